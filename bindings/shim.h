@@ -1,0 +1,63 @@
+/* The few C functions of our own: what must run without the GIL, or before libllama sees it.
+ * Read twice: by the C++ compiler, and by cffi as declarations (so: no preprocessor lines). */
+
+/* --- log.cpp: libllama's log, kept in C until Python asks, so no Python runs in its threads --- */
+
+typedef struct pyllama_log_line {
+    int32_t  level;      /* enum ggml_log_level */
+    uint64_t thread;     /* who said it: see pyllama_thread_id */
+    char     text[1000]; /* one whole line, ended by a NUL; longer lines are cut */
+} pyllama_log_line;
+
+/* Lines waiting. Read it freely; take a line only through pyllama_log_take. */
+extern volatile int32_t pyllama_log_waiting;
+
+void     pyllama_log_install(void);
+bool     pyllama_log_take(pyllama_log_line * line);
+uint64_t pyllama_thread_id(void);
+
+/* --- batch.cpp: everything libllama assumes of a batch, looked at before it gets one --- */
+
+typedef struct pyllama_limits {
+    int32_t n_vocab;
+    int32_t n_seq_max;
+    int32_t n_tokens;  /* most tokens in one call */
+    int32_t n_outputs; /* most output rows in one call */
+    int32_t n_pos;     /* positions the model knows: learned ones end */
+    int32_t n_pos_per_embd; /* position sections of an embedding (M-RoPE has 4) */
+    bool    output_all;
+    bool    tokens_shared; /* a token may belong to several sequences */
+    bool    positions_may_jump; /* M-RoPE: an image takes one position for many tokens */
+} pyllama_limits;
+
+enum pyllama_batch_fault {
+    PYLLAMA_BATCH_OK = 0,
+    PYLLAMA_BATCH_EMPTY,
+    PYLLAMA_BATCH_TOO_LONG,
+    PYLLAMA_BATCH_TOO_MANY_OUTPUTS,
+    PYLLAMA_BATCH_TOKEN,
+    PYLLAMA_BATCH_POSITION,
+    PYLLAMA_BATCH_NO_SEQUENCE,
+    PYLLAMA_BATCH_SHARED,
+    PYLLAMA_BATCH_SEQUENCE,
+    PYLLAMA_BATCH_NOT_CONSECUTIVE,
+    PYLLAMA_BATCH_BEHIND_MEMORY,
+};
+
+typedef struct pyllama_batch_report {
+    enum pyllama_batch_fault fault;
+    int32_t index;     /* of the token */
+    int32_t value;     /* what it has */
+    int32_t wanted;    /* what it should have, or the limit */
+    int32_t seq;       /* the sequence concerned */
+    int32_t n_outputs; /* output rows that the call will make */
+} pyllama_batch_report;
+
+void pyllama_check_batch(const struct llama_batch * batch, const pyllama_limits * limits,
+                         llama_memory_t memory, pyllama_batch_report * report);
+
+/* --- guard.hpp: a flag that another thread raises to stop llama_decode --- */
+
+bool pyllama_read_flag(void * flag);
+bool pyllama_backend_dl(void);
+const char * pyllama_llama_commit(void);
