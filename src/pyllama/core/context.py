@@ -1,0 +1,291 @@
+"""A context: the memory of some sequences, and the buffers that decode tokens into logits."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyllama.core import backend, log
+from pyllama.core import batch as batches
+from pyllama.core.batch import Batch
+from pyllama.core.enums import FlashAttnType, GGMLType
+from pyllama.core.handle import Handle
+from pyllama.core.library import ffi, lib
+from pyllama.core.limits import batch_limits, check_together
+from pyllama.core.memory import Memory
+from pyllama.core.outputs import Outputs
+from pyllama.core.params import CONTEXT_CHECKS, ContextOptions, fill, flag
+from pyllama.core.threads import n_usable_cores
+from pyllama.errors import InvalidBatchError, LoadError, StateError, UnsupportedError, decode_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from typing_extensions import Unpack
+
+    from pyllama.core.model import Model
+    from pyllama.core.threadpool import ThreadPool
+
+# With these the logits are those of the weights in the file, to about 1e-4 for f32 weights:
+# flash attention rounds keys and values to f16, and so does the default memory.
+EXACT: ContextOptions = {
+    "flash_attn_type": FlashAttnType.DISABLED,
+    "type_k": GGMLType.F32,
+    "type_v": GGMLType.F32,
+    "n_ubatch": 512,
+}
+
+
+class Context(Outputs):
+    """Make a context from a model; `Model.context` is the short way.
+
+    Parameters
+    ----------
+    model
+        The model; it is closed after its contexts.
+    exact
+        Compute as precisely as libllama can: flash attention off, keys and values in f32, a fixed
+        micro-batch. None of these options may then be given.
+    **options
+        See `ContextOptions`.
+
+    Raises
+    ------
+    LoadError
+        If libllama refuses the options; ``.log`` holds its words.
+    TypeError, ValueError
+        If an option is unknown, out of range, or contradicts another.
+    MemoryError
+        If keys and values would take more memory than there is.
+    UnsupportedError
+        If the model has no weights, or not what an option needs.
+
+    Notes
+    -----
+    One thread at a time: a second gets `BusyError`. Only `abort` may come from another thread.
+
+    Calls: llama_init_from_model, llama_free
+    """
+
+    def __init__(
+        self, model: Model, *, exact: bool = False, **options: Unpack[ContextOptions]
+    ) -> None:
+        if not isinstance(model, Handle) or not hasattr(model, "_require_weights"):
+            message = f"a Context is made from a Model, not from {model!r}"
+            raise TypeError(message)
+        model._require_weights()
+        params = lib.llama_context_default_params()
+        params.n_threads = params.n_threads_batch = n_usable_cores()
+        if flag("exact", exact):
+            given = sorted(EXACT.keys() & options.keys())
+            if given:
+                message = f"exact=True sets {', '.join(given)} itself; give one or the other"
+                raise ValueError(message)
+            fill(params, EXACT, CONTEXT_CHECKS)
+        fill(params, options, CONTEXT_CHECKS)
+        check_together(model, params)
+        stop = ffi.new("int32_t *")  # abort() raises this flag, C reads it
+        params.abort_callback = ffi.addressof(lib, "pyllama_read_flag")
+        params.abort_callback_data = stop
+
+        backend.begin_computing()
+        since = log.mark()
+        with model._call as model_pointer:  # until the model knows its child: close() comes after
+            pointer = lib.llama_init_from_model(model_pointer, params)
+            if pointer == ffi.NULL:
+                message = "libllama could not create this context"
+                raise LoadError(message, log.complaints(since))
+            super().__init__(pointer, lib.llama_free, model)
+        self._stop = stop
+        self._pools: tuple[ThreadPool, ...] = ()
+        self.model = model
+        self._limits = batch_limits(model, pointer, params)
+        self._report = ffi.new("pyllama_batch_report *")
+        self._has_memory = lib.llama_get_memory(pointer) != ffi.NULL
+        self._whole_sequences = model.is_recurrent or model.is_hybrid
+        self._unified = bool(params.kv_unified)
+        self._embeddings = bool(params.embeddings)
+        self._n_outputs = 0
+        self._encoded: frozenset[int] | None = None  # sequences that encode() saw
+        self._types = GGMLType(params.type_k), GGMLType(params.type_v)
+        # How often each sequence was changed other than by decoding at its end: whoever
+        # remembers what the memory holds compares it.
+        self._edits = [0] * self._limits.n_seq_max
+        self._keep_numbers(pointer)
+        self._apply_modes(pointer)
+
+    def decode(self, batch: Batch) -> None:
+        """Run *batch* through the model, and add its tokens to the memory.
+
+        Parameters
+        ----------
+        batch
+            At most `n_batch` tokens, whose positions follow what the memory holds.
+
+        Raises
+        ------
+        InvalidBatchError
+            If the batch does not fit; nothing happened.
+        NoSlotError
+            If the memory has no room for it; nothing happened.
+        AbortedError
+            If `abort` was called; the memory is as before.
+        DecodeError
+            If computing failed; the memory is as before.
+        StateError
+            If the model has an encoder and `encode` was not called for these sequences.
+        BufferError
+            If a view of the outputs still lives.
+
+        Notes
+        -----
+        A recurrent memory cannot be taken back part of the way: after AbortedError or DecodeError
+        the batch's sequences are empty.
+
+        Calls: llama_decode
+        """
+        with self._call as pointer:
+            memory = lib.llama_get_memory(pointer)
+            n_outputs = self._check(batch, self._limits, memory)
+            if self._encoded is not None or self.model.has_encoder:
+                self._require_encoded(batch)
+            self._n_outputs = 0  # until it succeeds there is nothing to read
+            code = self._compute(lib.llama_decode, pointer, batch)
+            if code:
+                self._fail(code, batch, memory)
+            self._n_outputs = n_outputs
+
+    def encode(self, batch: Batch) -> None:
+        """Run *batch* through the encoder, whole.
+
+        Parameters
+        ----------
+        batch
+            At most `n_ubatch` tokens.
+
+        Raises
+        ------
+        UnsupportedError
+            If the model has no encoder.
+        InvalidBatchError, AbortedError, DecodeError, BufferError
+            As for `decode`.
+
+        Calls: llama_encode
+        """
+        if self._has_memory and not self.model.has_encoder:
+            message = "this model has no encoder; use decode()"
+            raise UnsupportedError(message)
+        with self._call as pointer:
+            limits = ffi.new("pyllama_limits *", self._limits[0])
+            limits.n_tokens = lib.llama_n_ubatch(pointer)
+            limits.output_all = True
+            n_outputs = self._check(batch, limits, ffi.NULL)
+            self._n_outputs = 0
+            code = self._compute(lib.llama_encode, pointer, batch)
+            if code:
+                self._fail(code, batch, ffi.NULL)
+            if self._has_memory:  # what decode() then attends to; nothing to read for the caller
+                self._encoded = frozenset(batch.seq_id.ravel().tolist())
+            else:
+                self._n_outputs = n_outputs
+
+    def _compute(self, function: Callable[[Any, Any], int], pointer: Any, batch: Batch) -> int:
+        """Call *function*; a pool, which other contexts may share, runs one graph at a time."""
+        if not self._pools:
+            return function(pointer, batch._struct[0])
+        with ExitStack() as stack:
+            for pool in set(self._pools):
+                stack.enter_context(pool._call)
+            return function(pointer, batch._struct[0])
+
+    def _check(self, batch: Batch, limits: Any, memory: Any) -> int:
+        """Raise unless C may have *batch*; return how many rows of output it will make."""
+        if not isinstance(batch, Batch):
+            message = f"a Batch is needed, not {type(batch).__name__}: pyllama.Batch(tokens)"
+            raise TypeError(message)
+        if self._record.views:
+            self._record.require_no_views("decode")
+        if batch.embd is not None:
+            self._check_embd(batch, batch.embd)
+        return batches.check(batch, limits, memory, self._report)
+
+    def _check_embd(self, batch: Batch, embd: NDArray[np.float32]) -> None:
+        width = self.model.n_embd_inp
+        if embd.shape[1] != width:
+            message = f"embd has {embd.shape[1]} columns, but this model takes {width}"
+            raise InvalidBatchError(-1, message)
+        sections = self._limits.n_pos_per_embd
+        if batch.pos.size != sections * batch.n_tokens:
+            shape = "(n_tokens,)" if sections == 1 else f"({sections}, n_tokens)"
+            message = f"embeddings of this model need pos of shape {shape}"
+            raise InvalidBatchError(-1, message)
+        if not np.isfinite(embd).all():  # written to since the batch was made
+            message = "embd holds a value that is not finite"
+            raise InvalidBatchError(-1, message)
+
+    def _require_encoded(self, batch: Batch) -> None:
+        """Raise unless the encoder saw the sequences of *batch* (an assertion in libllama)."""
+        wanted = frozenset(batch.seq_id.ravel().tolist())
+        if self._encoded != wanted:
+            seen = "nothing" if self._encoded is None else f"sequences {sorted(self._encoded)}"
+            message = (
+                f"the encoder has seen {seen}, but the batch decodes {sorted(wanted)}: "
+                "encode() exactly the sequences that you decode"
+            )
+            raise StateError(message, expected="encoded", actual=f"{seen} encoded")
+
+    def _fail(self, code: int, batch: Batch, memory: Any) -> None:
+        """Take back what a failed call may have stored, and raise the error for *code*."""
+        self._stop[0] = 0
+        if code not in (1, -1) and memory != ffi.NULL:
+            first: dict[int, int] = {}
+            for ids, n, pos in zip(batch.seq_id, batch.n_seq_id, batch.pos.ravel(), strict=False):
+                for seq in ids[:n].tolist():
+                    first.setdefault(seq, int(pos))
+            for seq, start in first.items():
+                self._edits[seq] += 1
+                lib.llama_memory_seq_rm(memory, seq, -1 if self._whole_sequences else start, -1)
+        raise decode_error(code)
+
+    def abort(self) -> None:
+        """Stop the `decode` that another thread is in, or the next one if none is running.
+
+        The decode raises `AbortedError` at the next node of its graph. Devices other than the CPU
+        finish what they were given first.
+        """
+        self._stop[0] = 1
+
+    def warmup(self) -> None:
+        """Touch all weights once, so that the first real decode is not the slow one.
+
+        Raises
+        ------
+        StateError
+            If the memory holds tokens: warming up would clear it.
+
+        Calls: llama_decode, llama_encode, llama_memory_clear, llama_perf_context_reset
+        """
+        if any(self.memory.pos_max(seq) is not None for seq in range(self.n_seq_max)):
+            message = "warmup() would clear the memory, and it is not empty: call it first"
+            raise StateError(message, expected="empty memory", actual="tokens in memory")
+        vocab = self.model.vocab
+        tokens = [token for token in (vocab.bos, vocab.eos) if token is not None] or [0]
+        if self.model.has_encoder or not self._has_memory:
+            self.encode(Batch(tokens))
+        if self._has_memory and not self.model.has_encoder:
+            self.decode(Batch(tokens))
+        self.memory.clear()
+        self._n_outputs, self._encoded = 0, None
+        self.perf_reset()
+
+    @property
+    def memory(self) -> Memory:
+        """The keys and values, or states, of the sequences."""
+        return Memory(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"n_ctx={self.n_ctx}, n_seq_max={self.n_seq_max}"
+        return f"<Context of {self.model!r}: {state}>"

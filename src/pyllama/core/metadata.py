@@ -1,0 +1,59 @@
+"""The key-value pairs of a model, read through libllama."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pyllama.core.library import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyllama.core.model import Model
+
+
+class Metadata(Mapping[str, str]):
+    """A model's metadata: every scalar as libllama prints it.
+
+    Parameters
+    ----------
+    model
+        Whose metadata it is.
+
+    Notes
+    -----
+    Numbers come as text, as in ``gguf-dump``; arrays (the vocabulary) are left out by libllama.
+
+    Calls: llama_model_meta_count, llama_model_meta_key_by_index, llama_model_meta_val_str_by_index
+    """
+
+    def __init__(self, model: Model) -> None:
+        with model._call as pointer:
+            count = lib.llama_model_meta_count(pointer)
+            self._pairs = {
+                _text(lib.llama_model_meta_key_by_index, pointer, i): _text(
+                    lib.llama_model_meta_val_str_by_index, pointer, i
+                )
+                for i in range(count)
+            }
+
+    def __getitem__(self, key: str) -> str:
+        return self._pairs[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return repr(self._pairs)
+
+
+def _text(function: Callable[..., int], pointer: Any, index: int) -> str:
+    """Return the text that *function* writes; it returns the length it would need."""
+    size = function(pointer, index, ffi.NULL, 0) + 1
+    buffer = ffi.new("char[]", size)
+    function(pointer, index, buffer, size)
+    return bytes(ffi.buffer(buffer, size - 1)).decode("utf-8", "replace")

@@ -1,0 +1,105 @@
+"""The files of a model checked as a whole: the parts of a split model, and rules on meaning."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pyllama.core.file_kind import FilePath
+from pyllama.core.gguf import Header, read_header
+from pyllama.errors import LoadError
+
+MAX_BLOCKS = 512  # src/llama-hparams.h:11
+
+_SPLIT_NAME = re.compile(r"(?s)(.+)-(\d{5})-of-(\d{5})\.gguf")  # src/llama.cpp:552
+
+
+def check_model(path: FilePath) -> list[Header]:
+    """Read and check all the files of a model: the one given and, if it was split, its siblings.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+        The file, or the first part (``name-00001-of-00003.gguf``).
+
+    Returns
+    -------
+    list of Header
+        One for each file, in order.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        As the system names them, also for a missing part.
+    LoadError
+        If a file is broken, the parts do not belong together, or a rule of `RULES` is not met.
+    """
+    first = read_header(path)
+    headers = [first]
+    for index, sibling in enumerate(_siblings(first), start=2):
+        if not Path(sibling).exists():
+            what = f"part {index} of this split model is missing"
+            raise FileNotFoundError(errno.ENOENT, what, sibling)
+        headers.append(read_header(sibling))
+    _check_parts(headers)
+    for rule in RULES:
+        rule(first)
+    return headers
+
+
+def _siblings(first: Header) -> list[str]:
+    """Name the other files of the model that *first* begins; none if it is whole."""
+    n_parts, index = first.count("split.count"), first.count("split.no")
+    if n_parts <= 1:
+        return []
+    name = _SPLIT_NAME.fullmatch(first.path)
+    if name is None or (int(name[2]), int(name[3])) != (index + 1, n_parts):
+        raise LoadError(
+            f"{first.path} says it is part {index + 1} of {n_parts}; its name must then end in "
+            f"-{index + 1:05}-of-{n_parts:05}.gguf, or its siblings cannot be found"
+        )
+    if index != 0:
+        raise LoadError(
+            f"{first.path} is part {index + 1} of {n_parts}; "
+            f"load {_part(name[1], 1, n_parts)}, and the others are found from it"
+        )
+    return [_part(name[1], number, n_parts) for number in range(2, n_parts + 1)]
+
+
+def _part(prefix: str, number: int, n_parts: int) -> str:
+    return f"{prefix}-{number:05}-of-{n_parts:05}.gguf"
+
+
+def _check_parts(headers: list[Header]) -> None:
+    """Refuse parts that say they are of another model, or that do not hold all its tensors."""
+    first = headers[0]
+    n_parts = len(headers)
+    if n_parts == 1:
+        return
+    for index, header in enumerate(headers):
+        found = header.count("split.no", -1), header.count("split.count")
+        if found != (index, n_parts):
+            raise LoadError(
+                f"{header.path} says it is part {found[0] + 1} of {found[1]}, but its name says "
+                f"{index + 1} of {n_parts}"
+            )
+    n_tensors = sum(len(header.tensors) for header in headers)
+    expected = first.count("split.tensors.count", n_tensors)
+    if n_tensors != expected:
+        raise LoadError(
+            f"{first.path}: the {n_parts} parts hold {n_tensors} tensors, but the model has "
+            f"{expected}; they are probably of different models"
+        )
+
+
+def _check_block_count(header: Header) -> None:
+    key = f"{header.metadata.get('general.architecture')}.block_count"
+    n_blocks = header.count(key, 1)
+    if not 1 <= n_blocks <= MAX_BLOCKS:  # an assertion in src/llama-model.cpp:1328
+        raise LoadError(f"{header.path}: {key} is {n_blocks}, not from 1 to {MAX_BLOCKS}")
+
+
+# What a well-formed file may still say that ends the process; each rule raises LoadError.
+RULES: tuple[Callable[[Header], None], ...] = (_check_block_count,)

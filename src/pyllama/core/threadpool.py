@@ -1,0 +1,93 @@
+"""A pool of compute threads that contexts may share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakSet
+
+from pyllama.core import backend
+from pyllama.core.handle import Handle
+from pyllama.core.library import ffi, lib
+from pyllama.core.params import flag, whole
+from pyllama.errors import BusyError, LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyllama.core.settings import Settings
+
+
+class ThreadPool(Handle):
+    """Start compute threads.
+
+    Parameters
+    ----------
+    n_threads
+        How many, 1 to 512.
+    poll
+        How eagerly an idle thread waits: 0 sleeps, 100 spins.
+    strict_cpu
+        Bind each thread to one CPU.
+    cpus
+        The CPUs to run on; left out, those of the process.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range.
+
+    Calls: ggml_threadpool_params_default, ggml_threadpool_new, ggml_threadpool_free
+    """
+
+    def __init__(
+        self,
+        n_threads: int,
+        *,
+        poll: int | None = None,
+        strict_cpu: bool = False,
+        cpus: Sequence[int] = (),
+    ) -> None:
+        backend.init()
+        n_threads = whole(1, lib.GGML_MAX_N_THREADS)("n_threads", n_threads)
+        params = ffi.new("struct ggml_threadpool_params *")
+        params[0] = lib.ggml_threadpool_params_default(n_threads)
+        if poll is not None:
+            params.poll = whole(0, 100)("poll", poll)
+        params.strict_cpu = flag("strict_cpu", strict_cpu)
+        for cpu in cpus:
+            params.cpumask[whole(0, lib.GGML_MAX_N_THREADS - 1)("cpus", cpu)] = True
+        pointer = lib.ggml_threadpool_new(params)
+        if pointer == ffi.NULL:
+            message = f"libllama could not start {n_threads} threads"
+            raise LoadError(message)
+        super().__init__(pointer, lib.ggml_threadpool_free)
+        self.n_threads = n_threads
+        self._attached: WeakSet[Settings] = WeakSet()
+
+    def pause(self) -> None:
+        """Let the threads sleep until `resume` or the next decode.
+
+        Calls: ggml_threadpool_pause
+        """
+        with self._call as pointer:
+            lib.ggml_threadpool_pause(pointer)
+
+    def resume(self) -> None:
+        """Wake the threads.
+
+        Calls: ggml_threadpool_resume
+        """
+        with self._call as pointer:
+            lib.ggml_threadpool_resume(pointer)
+
+    def _require_closable(self) -> None:
+        n_users = sum(not context.closed for context in self._attached)
+        if n_users and not self.closed:
+            message = f"{n_users} context(s) use this pool: detach_threadpool() first"
+            raise BusyError(message)
+
+    def _require_room(self, n_threads: int) -> None:
+        # With OpenMP ggml does not clamp, and reads past the pool (ggml-cpu.c:3419).
+        if n_threads > self.n_threads:
+            message = f"{n_threads} threads are more than this pool's {self.n_threads}"
+            raise ValueError(message)

@@ -1,0 +1,300 @@
+"""A model's vocabulary: text to tokens and back."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pyllama.core.enums import TokenAttr
+from pyllama.core.library import ffi, lib
+from pyllama.core.offsets import ESCAPED_SPACE, Spelling, align
+from pyllama.core.params import whole
+from pyllama.core.threads import n_usable_cores
+from pyllama.core.tokenizer import INT32_MAX, NORMALIZING, Tokenizer
+from pyllama.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+# What the file says is text that was cut out before the rest was tokenized.
+_CUT_OUT = TokenAttr.CONTROL | TokenAttr.USER_DEFINED | TokenAttr.UNKNOWN
+
+_n_threads = whole(1, 512)
+
+
+class Vocab(Tokenizer):
+    """The vocabulary of a model; `Model.vocab` gives it.
+
+    Any number of threads may use it at once; `Model.close` raises `BusyError` meanwhile, and every
+    call after it raises `ClosedError`. The attributes are those of `TokenFacts`.
+
+    Parameters
+    ----------
+    model
+        Whose vocabulary it is; it stays alive with this object.
+
+    Notes
+    -----
+    Which text comes back exactly: the pieces of ``tokenize(text, add_special=False)``, joined, are
+    the text itself in byte-level vocabularies (most BPE, RWKV), and with one space in front and
+    U+2581 turned into spaces in SentencePiece ones (SPM). BERT's (WPM) and T5's (UGM) normalize
+    the text. `detokenize` may tidy spaces up where the file asks for it.
+    """
+
+    def tokenize(
+        self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False
+    ) -> NDArray[np.int32]:
+        """Turn text into tokens.
+
+        Parameters
+        ----------
+        text
+            Any text, NUL included. Bytes that are not UTF-8 become the vocabulary's byte tokens;
+            where it has none, or normalizes text, they become U+FFFD.
+        add_special
+            Whether the tokens that begin and end a text are added, as the file asks for
+            (`add_bos`, `add_eos`, `add_sep`).
+        parse_special
+            Whether "<|im_end|>" and its like in the text become control tokens. Never for text
+            from a user: it could end its own turn.
+
+        Returns
+        -------
+        ndarray of int32, shape (n,)
+
+        Raises
+        ------
+        UnicodeEncodeError
+            If a str holds half of a surrogate pair.
+        TokenizeError
+            If the vocabulary has no tokens for the text.
+        UnsupportedError
+            If the model has no vocabulary, or asks for a special token that it does not have.
+        MemoryError
+            If the system grants no stack for a long text.
+
+        Notes
+        -----
+        BPE texts longer than 512 bytes are tokenized on a thread with a stack as large as the
+        longest word could need, at 50 µs more; others have a cost linear in their length, except
+        that SPM takes seconds for hundreds of thousands of characters without a token of their own.
+
+        Calls: llama_tokenize
+        """
+        return self._tokens(_utf8(text), add_special=add_special, parse_special=parse_special)
+
+    def tokenize_batch(
+        self,
+        texts: Sequence[str | bytes],
+        *,
+        add_special: bool = True,
+        parse_special: bool = False,
+        n_threads: int | None = None,
+    ) -> list[NDArray[np.int32]]:
+        """Turn many texts into tokens, several at a time.
+
+        Parameters
+        ----------
+        texts
+            The texts.
+        add_special, parse_special
+            As for `tokenize`.
+        n_threads
+            Threads to use; left out, one for each usable core.
+
+        Returns
+        -------
+        list of ndarray of int32, shape (n,)
+            In the order of the texts.
+
+        Raises
+        ------
+        TypeError
+            If *texts* is one text, or one of them is not a text.
+        UnicodeEncodeError, TokenizeError, UnsupportedError, MemoryError
+            As for `tokenize`.
+
+        Calls: llama_tokenize
+        """
+        if isinstance(texts, (str, bytes)):
+            message = "texts must be a sequence of texts, not one text: use tokenize"
+            raise TypeError(message)
+        data = [_utf8(text) for text in texts]
+        n = n_usable_cores() if n_threads is None else _n_threads("n_threads", n_threads)
+        results: list[NDArray[np.int32]] = [np.empty(0, np.int32)] * len(data)
+        indices = iter(range(len(data)))  # shared: each thread takes the next
+
+        def work() -> None:
+            try:
+                for index in indices:
+                    results[index] = self._tokens(
+                        data[index], add_special=add_special, parse_special=parse_special
+                    )
+            finally:
+                deque(indices, maxlen=0)  # after an error nobody begins another
+
+        n = min(n, len(data))
+        if n <= 1:
+            work()
+            return results
+        with ThreadPoolExecutor(n) as pool:
+            for future in [pool.submit(work) for _ in range(n)]:
+                future.result()
+        return results
+
+    def detokenize(
+        self, tokens: ArrayLike, *, remove_special: bool = False, unparse_special: bool = False
+    ) -> str:
+        """Turn tokens into text.
+
+        Parameters
+        ----------
+        tokens : array_like of int, shape (n,)
+            Ids.
+        remove_special
+            Whether a BOS in front and an EOS at the end are left out, where `tokenize` adds them.
+        unparse_special
+            Whether control tokens give their text; otherwise they give none.
+
+        Returns
+        -------
+        str
+            With U+FFFD for bytes that are not UTF-8, as when the tokens end inside a character;
+            `detokenize_bytes` keeps them.
+
+        Raises
+        ------
+        IndexError
+            If an id is not in the vocabulary.
+        UnsupportedError
+            If the model has no vocabulary.
+
+        Calls: llama_detokenize
+        """
+        data = self.detokenize_bytes(
+            tokens, remove_special=remove_special, unparse_special=unparse_special
+        )
+        return data.decode("utf-8", "replace")
+
+    def detokenize_bytes(
+        self, tokens: ArrayLike, *, remove_special: bool = False, unparse_special: bool = False
+    ) -> bytes:
+        """Turn tokens into the bytes of a text.
+
+        Parameters
+        ----------
+        tokens, remove_special, unparse_special
+            As for `detokenize`.
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        IndexError
+            If an id is not in the vocabulary.
+        UnsupportedError
+            If the model has no vocabulary.
+        ValueError
+            If the text would have 2 GiB or more.
+
+        Calls: llama_detokenize
+        """
+        self._require_tokens()
+        ids = self._ids(tokens)
+        # libllama adds the lengths up in an int32 and trusts the sum (src/llama-vocab.cpp:3830).
+        room = int(self._piece_sizes[ids].sum())
+        if room > INT32_MAX:
+            message = f"the text of these tokens has {room} bytes: detokenize fewer at a time"
+            raise ValueError(message)
+        text = np.empty(room, np.uint8)
+        with self._model._call as pointer:
+            n = lib.llama_detokenize(
+                lib.llama_model_get_vocab(pointer),
+                ffi.from_buffer("llama_token[]", ids),
+                ids.size,
+                ffi.from_buffer("char[]", text),
+                room,
+                remove_special,
+                unparse_special,
+            )
+        return text[:n].tobytes()
+
+    def offsets(
+        self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Turn text into tokens, and say which bytes of it each token stands for.
+
+        Parameters
+        ----------
+        text, add_special, parse_special
+            As for `tokenize`.
+
+        Returns
+        -------
+        tokens : ndarray of int32, shape (n,)
+            What `tokenize` returns.
+        spans : ndarray of int32, shape (n, 2)
+            Half-open byte ranges in the UTF-8 text. Added tokens have empty ones, as has a token
+            that is only the space which SPM puts in front.
+
+        Raises
+        ------
+        UnsupportedError
+            If the vocabulary normalizes text (WPM, UGM), so that tokens have no place in it.
+        UnicodeEncodeError, TokenizeError, MemoryError
+            As for `tokenize`.
+
+        Calls: llama_tokenize
+        """
+        if self.type in NORMALIZING:
+            message = f"a {self.type.name} vocabulary normalizes text: its tokens have no offsets"
+            raise UnsupportedError(message)
+        data = _utf8(text)
+        tokens = self._tokens(data, add_special=add_special, parse_special=parse_special)
+        begin, end = self._n_added if add_special else (0, 0)
+        inner = tokens[begin : len(tokens) - end]
+        spans = np.zeros((len(tokens), 2), np.int32)
+        spans[len(tokens) - end :] = len(data)
+        spans[begin : len(tokens) - end] = align(
+            data,
+            self.pieces(inner, special=True),
+            self.attrs[inner] & _CUT_OUT != 0,
+            self._spelling,
+        )
+        return tokens, spans
+
+    @property
+    def _spelling(self) -> Spelling:
+        def make() -> Spelling:
+            def spelled(text: bytes) -> bytes:
+                return b"".join(self.pieces(self.tokenize(text, add_special=False)))
+
+            return Spelling(spelled(b"a") == b" a", spelled(ESCAPED_SPACE).endswith(b" "))
+
+        return self._kept("spelling", make)
+
+    @property
+    def _piece_sizes(self) -> NDArray[np.int64]:
+        table = self.piece_table(special=True)
+        return self._kept("sizes", lambda: np.fromiter(map(len, table), np.int64, len(table)))
+
+
+def _utf8(text: str | bytes) -> bytes:
+    """Return the bytes of a text."""
+    if isinstance(text, bytes):
+        return text
+    if not isinstance(text, str):
+        message = f"a text must be str or bytes, not {type(text).__name__}"
+        raise TypeError(message)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        error.reason += ": give bytes, or text.encode('utf-8', 'replace')"
+        raise

@@ -1,0 +1,404 @@
+"""The loop: decode the prompt, choose a token, decode it, and again.
+
+Three steps, each thin over the one before: `tokens` yields token ids, `stream` adds text, and
+`generate` gives the whole text at once. This is the file to read to see how generation works.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyllama.core.batch import Batch, int32
+from pyllama.core.context import Context
+from pyllama.core.params import whole
+from pyllama.core.sampler import Sampler
+from pyllama.core.sampler.candidates import check_peak
+from pyllama.errors import ContextLengthError, UnsupportedError
+from pyllama.prefill import batches, prefill, shift
+from pyllama.text.stream import TextStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Row = NDArray[np.float32]
+    LogitsProcessor = Callable[[NDArray[np.int32], Row], Row]
+    Chooser = Callable[[Row], int]
+    Prompt = str | bytes | ArrayLike
+
+
+@dataclass
+class Report:
+    """What a run of the loop did; it is filled in while the loop runs.
+
+    Attributes
+    ----------
+    n_prompt, n_reused, n_generated : int
+        Tokens of the prompt, those of them that the memory held already, and tokens generated.
+    prompt_seconds, generation_seconds : float
+        Time to decode the prompt, and from then on.
+    finish_reason : str or None
+        "stop" (the model ended, or a stop string came), "length" (``max_tokens``, or the context
+        is full), None while it runs or when the caller left.
+    """
+
+    n_prompt: int = 0
+    n_reused: int = 0
+    n_generated: int = 0
+    prompt_seconds: float = 0.0
+    generation_seconds: float = 0.0
+    finish_reason: str | None = None
+
+    @property
+    def prompt_per_second(self) -> float:
+        """Prompt tokens decoded per second; those reused do not count."""
+        return (self.n_prompt - self.n_reused) / (self.prompt_seconds or float("inf"))
+
+    @property
+    def generation_per_second(self) -> float:
+        """Tokens generated per second."""
+        return self.n_generated / (self.generation_seconds or float("inf"))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a generated text.
+
+    Attributes
+    ----------
+    text : str
+        Whole characters; may be empty, while a character or a stop string may still go on.
+    token : int or None
+        The token it came with; None in the last piece, which holds what was still held back.
+    finish_reason : str or None
+        Set in the last piece: "stop" or "length".
+    timings : Report or None
+        Set in the last piece.
+    """
+
+    text: str
+    token: int | None = None
+    finish_reason: str | None = None
+    timings: Report | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generated text.
+
+    Attributes
+    ----------
+    text : str
+    tokens : tuple of int
+        Those generated, without the token that ended it.
+    finish_reason : str
+        "stop" or "length".
+    timings : Report
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    timings: Report
+
+
+def tokens(
+    context: Context,
+    prompt: Prompt,
+    *,
+    sampler: Sampler | Chooser | None = None,
+    logits_processor: Sequence[LogitsProcessor] = (),
+    max_tokens: int | None = None,
+    n_keep: int | None = None,
+    ignore_eog: bool = False,
+    seq: int = 0,
+    report: Report | None = None,
+) -> Iterator[int]:
+    """Generate token ids until the model ends its text.
+
+    Parameters
+    ----------
+    context
+        Where to decode. What the memory holds of this prompt from an earlier run is reused.
+    prompt
+        Text (tokenized with special tokens added, none parsed), or token ids, shape ``(n,)``.
+    sampler
+        A native `Sampler` or chain; or any function of a row of logits, float32 ``(n_vocab,)``,
+        that returns a token id; None takes the likeliest token.
+    logits_processor
+        Functions ``f(input_ids, scores) -> scores`` applied in turn before the sampler:
+        ``input_ids`` int32 ``(n,)``, all tokens so far; ``scores`` float32 ``(n_vocab,)``, theirs
+        to change.
+    max_tokens
+        Most tokens to generate; None goes on until the model ends or the context is full.
+    n_keep
+        When the context is full, keep this many tokens at the beginning, drop half of the others
+        and go on; None does not shift.
+    ignore_eog
+        Go on after tokens that end a text.
+    seq
+        The sequence of the memory to use.
+    report
+        Filled in while the loop runs.
+
+    Yields
+    ------
+    int
+        A token id. The one that ends the text is not yielded.
+
+    Raises
+    ------
+    ContextLengthError
+        If prompt and ``max_tokens`` do not fit into the context; nothing was decoded.
+    SamplingError
+        If the logits are NaN, rule out every token, or a Python sampler returned no token id.
+    UnsupportedError
+        If ``n_keep`` is given and the memory cannot shift.
+    DecodeError
+        As `Context.decode`.
+
+    Notes
+    -----
+    A token is decoded when the next one is asked for.
+    """
+    report = Report() if report is None else report
+    ids = _token_ids(context, prompt)
+    limit = _room(context, len(ids), max_tokens, n_keep)
+    eog = frozenset() if ignore_eog else context.model.vocab.eog_tokens
+    clock = time.perf_counter
+
+    begin = clock()
+    held, report.n_reused = prefill(context, ids, seq)
+    report.n_prompt = len(ids)
+    choose = _chooser(context, sampler, logits_processor, held.tokens)
+    resumed = clock()
+    report.prompt_seconds = resumed - begin
+
+    step = Batch([0], seq_id=seq, output="all")
+    cell, position, n_ctx = step._token, step.pos, context.n_ctx_seq
+    for n_generated in range(1, limit + 1):
+        token = choose()
+        if token in eog:
+            report.generation_seconds += clock() - resumed
+            report.finish_reason = "stop"
+            return
+        report.n_generated = n_generated
+        report.generation_seconds += clock() - resumed
+        yield token
+        resumed = clock()
+        if n_generated == limit:
+            break
+        if len(held.tokens) == n_ctx:
+            shift(context, seq, n_keep or 0, held)
+        cell[0] = token  # type: ignore[index]
+        position[0] = len(held.tokens)
+        context.decode(step)
+        held.tokens.append(token)
+    report.finish_reason = "length"
+
+
+def stream(
+    context: Context,
+    prompt: Prompt,
+    *,
+    stop: Sequence[str] = (),
+    report: Report | None = None,
+    **options: Any,
+) -> Iterator[Piece]:
+    """Generate text, a piece for each token.
+
+    Parameters
+    ----------
+    context
+        As for `tokens`.
+    prompt
+        As for `tokens`.
+    stop
+        Strings that end the text; see `TextStream`. They are not part of it.
+    report
+        As for `tokens`.
+    **options
+        Those of `tokens`.
+
+    Yields
+    ------
+    Piece
+        Texts that concatenate to the whole. The last has a ``finish_reason`` and ``timings``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If *stop* is not a sequence of strings that are not empty.
+    LlamaError
+        As `tokens`.
+    """
+    report = Report() if report is None else report
+    text = TextStream(stop)
+    pieces, push = context.model.vocab.piece, text.push
+    for token in tokens(context, prompt, report=report, **options):
+        ready = push(pieces(token))
+        if text.stopped_by is not None:
+            report.finish_reason = "stop"
+            yield Piece(ready, token)
+            break
+        yield Piece(ready, token)
+    yield Piece(text.finish(), None, report.finish_reason, report)
+
+
+def generate(context: Context, prompt: Prompt, **options: Any) -> Generation:
+    """Generate a text and return it whole.
+
+    Parameters
+    ----------
+    context
+        As for `tokens`.
+    prompt
+        As for `tokens`.
+    **options
+        Those of `stream`.
+
+    Returns
+    -------
+    Generation
+
+    Raises
+    ------
+    LlamaError
+        As `tokens`.
+    """
+    *pieces, last = stream(context, prompt, **options)
+    return Generation(
+        "".join(piece.text for piece in (*pieces, last)),
+        tuple(piece.token for piece in pieces if piece.token is not None),
+        last.finish_reason or "",
+        last.timings or Report(),
+    )
+
+
+def prompt_logits(
+    context: Context, prompt: Prompt, *, seq: int = 0
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Decode a prompt and yield the logits at each of its positions, a batch at a time.
+
+    Parameters
+    ----------
+    context
+        Where to decode; the sequence is emptied first.
+    prompt
+        As for `tokens`.
+    seq
+        The sequence of the memory to use.
+
+    Yields
+    ------
+    start : int
+        The position of the first row.
+    rows : ndarray of float32, shape (n, n_vocab), read-only
+        ``rows[i]`` predicts the token at position ``start + i + 1``. A view: drop it before the
+        next step, or take a copy.
+
+    Raises
+    ------
+    ContextLengthError
+        If the prompt does not fit into the context; nothing was decoded.
+    DecodeError
+        As `Context.decode`.
+    """
+    ids = _token_ids(context, prompt)
+    _room(context, len(ids), 0, None)
+    context.memory.remove(seq)
+    for start, batch in batches(context, ids, 0, seq, output="all"):
+        context.decode(batch)
+        yield start, context.logits_view()
+
+
+def _token_ids(context: Context, prompt: Prompt) -> list[int]:
+    if isinstance(prompt, (str, bytes)):
+        ids = context.model.vocab.tokenize(prompt)
+    else:
+        ids = int32("prompt", prompt, 1)
+    if not len(ids):
+        message = "the prompt holds no tokens: there is nothing to predict from"
+        raise ValueError(message)
+    return [int(token) for token in ids.tolist()]
+
+
+def _room(context: Context, n_prompt: int, max_tokens: int | None, n_keep: int | None) -> int:
+    """Return how many tokens may be generated; raise if what was asked for does not fit."""
+    n_ctx = context.n_ctx_seq
+    wanted = 0 if max_tokens is None else whole(0, 2**31 - 1)("max_tokens", max_tokens)
+    if n_keep is not None:
+        whole(0, n_ctx - 2)("n_keep", n_keep)
+        if not context.memory.can_shift:
+            message = "n_keep shifts the context, and this memory cannot shift"
+            raise UnsupportedError(message)
+    # The last token generated is never decoded, so it takes no room.
+    needed = n_prompt + (max(0, wanted - 1) if n_keep is None else 0)
+    if needed > n_ctx:
+        message = (
+            f"{n_prompt} prompt tokens and max_tokens={wanted} take {needed} of the {n_ctx} "
+            "tokens that a sequence of this context has: shorten the prompt, make the context "
+            "with a larger n_ctx, or give n_keep to shift"
+        )
+        raise ContextLengthError(message)
+    if max_tokens is not None:
+        return wanted
+    return 2**31 if n_keep is not None else n_ctx - n_prompt + 1
+
+
+def _chooser(
+    context: Context,
+    sampler: Sampler | Chooser | None,
+    processors: Sequence[LogitsProcessor],
+    ids: list[int],
+) -> Callable[[], int]:
+    """Return a function that picks the next token from the last row of logits."""
+    if sampler is not None and not isinstance(sampler, Sampler) and not callable(sampler):
+        message = f"sampler must be a Sampler, a function or None, not {sampler!r}"
+        raise TypeError(message)
+    pick = (
+        _greedy
+        if sampler is None
+        else sampler.sample
+        if isinstance(sampler, Sampler)
+        else _checked(sampler, context.n_vocab)
+    )
+    lend = context._with_last_row
+    # Only code of our own may see libllama's memory itself: it keeps no row.
+    if not processors and (
+        sampler is None or getattr(type(sampler), "sample", 0) is Sampler.sample
+    ):
+        return lambda: lend(pick)
+
+    def choose() -> int:
+        row = lend(np.copy)
+        for processor in processors:
+            row = _scores(processor(np.array(ids, np.int32), row), row.shape)
+        return pick(row)
+
+    return choose
+
+
+def _greedy(row: Row) -> int:
+    token = int(row.argmax())
+    check_peak(float(row[token]))
+    return token
+
+
+def _scores(row: Row, shape: tuple[int, ...]) -> Row:
+    """Return what a logits processor gave back, or raise if it is no row of scores."""
+    scores = np.asarray(row, np.float32)
+    if scores.shape != shape:
+        message = f"a logits processor returned the shape {scores.shape} instead of {shape}"
+        raise ValueError(message)
+    return scores
+
+
+def _checked(sampler: Chooser, n_vocab: int) -> Chooser:
+    """Return *sampler* with its answer looked at."""
+    return lambda row: int(whole(0, n_vocab - 1)("the sampler's token", sampler(row)))

@@ -1,0 +1,142 @@
+"""What a memory holds of a prompt, and decoding only what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from pyllama.core.batch import Batch
+from pyllama.core.context import Context
+from pyllama.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass
+class Held:
+    """What one sequence of a memory holds.
+
+    Attributes
+    ----------
+    tokens : list of int
+    edits : int
+        How often the sequence had been edited when this was true.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    edits: int = -1
+
+
+_held: WeakKeyDictionary[Context, dict[int, Held]] = WeakKeyDictionary()
+
+
+def prefill(context: Context, ids: list[int], seq: int) -> tuple[Held, int]:
+    """Decode what the memory does not hold of a prompt.
+
+    Parameters
+    ----------
+    context
+        Where to decode.
+    ids
+        The prompt; it must fit.
+    seq
+        The sequence of the memory to use.
+
+    Returns
+    -------
+    held : Held
+        What the sequence holds now; whoever decodes more adds to its tokens.
+    n_reused : int
+        How many tokens were there already. The last one is decoded in any case.
+
+    Raises
+    ------
+    DecodeError
+        As `Context.decode`.
+    """
+    held = _held.setdefault(context, {}).setdefault(seq, Held())
+    reused = _reusable(context, ids, seq, held)
+    n_past = context.memory.pos_max(seq)
+    if n_past is not None and n_past >= reused:
+        try:
+            context.memory.remove(seq, reused)
+        except UnsupportedError:  # a recurrent state cannot go back: begin again
+            context.memory.remove(seq)
+            reused = 0
+    del held.tokens[reused:]
+    held.edits = context._edits[seq]
+    for start, batch in batches(context, ids, reused, seq, output="last"):
+        context.decode(batch)
+        held.tokens.extend(ids[start : start + batch.n_tokens])
+    return held, reused
+
+
+def _reusable(context: Context, ids: list[int], seq: int, held: Held) -> int:
+    """Return how many tokens of *ids* the memory holds, and can go on from."""
+    n_held = len(held.tokens)
+    end = context.memory.pos_max(seq)
+    if held.edits != context._edits[seq] or end is None or end + 1 != n_held:
+        return 0
+    # The last token is decoded in any case: its logits are wanted.
+    most = min(n_held, len(ids) - 1)
+    shared = next((i for i in range(most) if ids[i] != held.tokens[i]), most)
+    # A sliding window that has moved on no longer holds what the tokens from there attend to.
+    first = context.memory.pos_min(seq) or 0
+    return shared if first == 0 or first <= shared - context.model.n_swa else 0
+
+
+def batches(
+    context: Context, ids: list[int], start: int, seq: int, output: str
+) -> Iterator[tuple[int, Batch]]:
+    """Cut a prompt into batches that the context can take.
+
+    Parameters
+    ----------
+    context
+        Whose limit it is.
+    ids
+        The prompt.
+    start
+        The first token to take, and its position.
+    seq
+        The sequence.
+    output
+        "all", or "last": of the last batch only.
+
+    Yields
+    ------
+    start : int
+        The position of the first token.
+    batch : Batch
+    """
+    size = int(context._limits.n_tokens)
+    for first in range(start, len(ids), size):
+        part = ids[first : first + size]
+        last = first + size >= len(ids)
+        wanted = output if output == "all" or last else "none"
+        yield first, Batch(part, pos=first, seq_id=seq, output=wanted)
+
+
+def shift(context: Context, seq: int, n_keep: int, held: Held) -> None:
+    """Make room in a full context: drop some tokens and move those behind them up.
+
+    Parameters
+    ----------
+    context
+        Its memory must be able to shift.
+    seq
+        The sequence.
+    n_keep
+        Tokens at the beginning that stay; half of the others go.
+    held
+        What the sequence holds.
+    """
+    n_past = len(held.tokens)
+    n_discard = (n_past - n_keep) // 2
+    context.memory.remove(seq, n_keep, n_keep + n_discard)
+    context.memory.shift(seq, n_keep + n_discard, delta=-n_discard)
+    # The keys that moved were made in the sight of those dropped: not what a prompt would give,
+    # so held.edits stays behind and no later run reuses them.
+    del held.tokens[n_keep : n_keep + n_discard]

@@ -1,0 +1,1 @@
+"""Text over tokens: pieces that become whole characters, and stop strings."""

@@ -1,0 +1,386 @@
+"""Grammars: what they let through, what they refuse, and what is no grammar."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import random_model
+
+import pyllama
+from pyllama.core import sampler
+from pyllama.errors import GrammarError, UnsupportedError
+
+LLAMA_CPP = Path(__file__).parents[3] / "vendor" / "llama.cpp"
+EOS = 2
+BYTE_0 = 3  # the token of the byte 0 in the tiny model's vocabulary
+
+
+@pytest.fixture
+def token(model) -> Callable[[str], int]:
+    """Return the token of a single character."""
+    pieces = model.vocab.pieces(range(model.vocab.n_tokens))
+    return lambda text: max(i for i, piece in enumerate(pieces) if piece == text.encode())
+
+
+def allowed(grammar: sampler.Sampler, n_vocab: int) -> set[int]:
+    candidates = sampler.Candidates(np.zeros(n_vocab, np.float32))
+    grammar.apply(candidates)
+    rows = candidates.data
+    return set(rows["id"][np.isfinite(rows["logit"])].tolist())
+
+
+def test_allows_only_what_continues_the_text(model, token):
+    """Token by token, and the end only at the end."""
+    grammar = sampler.grammar(model.vocab, 'root ::= [ab] "c"')
+    n = model.vocab.n_tokens
+    bytes_of_a_and_b = {BYTE_0 + ord("a"), BYTE_0 + ord("b")}
+    assert {token("a"), token("b")} | bytes_of_a_and_b <= allowed(grammar, n)
+    assert EOS not in allowed(grammar, n)
+    grammar.accept(token("b"))
+    assert allowed(grammar, n) == {token("c"), BYTE_0 + ord("c")}
+    grammar.accept(token("c"))
+    assert allowed(grammar, n) == {EOS}
+    grammar.accept(EOS)
+
+
+@pytest.mark.parametrize("text", ["c", "ac", "</s>"])
+def test_accept_refuses_what_it_does_not_allow(text, model, token):
+    """libllama throws, or ends the process at an early end; the grammar goes on as before."""
+    grammar = sampler.grammar(model.vocab, 'root ::= "abc"')
+    grammar.accept(token("a"))
+    before = allowed(grammar, model.vocab.n_tokens)
+    wrong = EOS if text == "</s>" else token(text[0])
+    with pytest.raises(GrammarError, match=f"does not allow token {wrong}"):
+        grammar.accept(wrong)
+    assert allowed(grammar, model.vocab.n_tokens) == before
+    grammar.accept(token("b"))
+
+
+def test_accept_refuses_tokens_after_the_end(model, token):
+    """Only the end of text comes after the end."""
+    grammar = sampler.grammar(model.vocab, 'root ::= "a"')
+    grammar.accept(token("a"))
+    with pytest.raises(GrammarError, match="does not allow"):
+        grammar.accept(token("a"))
+    grammar.accept(EOS)
+
+
+def test_a_chain_that_accepts_a_wrong_token_changes_none_of_its_samplers(model, token):
+    """Not even those that stand before the grammar."""
+    n = model.vocab.n_tokens
+    chain = sampler.SamplerChain(
+        [
+            sampler.penalties(n, penalty_last_n=8, penalty_freq=1),
+            sampler.grammar(model.vocab, 'root ::= "ab"'),
+        ]
+    )
+    with pytest.raises(GrammarError, match="does not allow"):
+        chain.accept(token("b"))
+    candidates = sampler.Candidates(np.zeros(n, np.float32))
+    chain[0].clone().apply(candidates)
+    assert not candidates.data["logit"].any()
+    chain.accept(token("a"))
+
+
+def test_generates_a_text_of_the_grammar(model):
+    """Whatever the logits are."""
+    rng = np.random.default_rng(0)
+    source = (LLAMA_CPP / "grammars" / "arithmetic.gbnf").read_text()
+    chain = sampler.SamplerChain(
+        [sampler.grammar(model.vocab, 'root ::= [0-9]{1,4} "=" [a-f]{2}'), sampler.dist(seed=1)]
+    )
+    tokens = []
+    while not tokens or tokens[-1] != EOS:
+        tokens.append(chain.sample(rng.normal(0, 3, model.vocab.n_tokens).astype(np.float32)))
+    text = b"".join(model.vocab.pieces(tokens[:-1])).decode()
+    number, _, letters = text.partition("=")
+    assert number.isdigit()
+    assert set(letters) <= set("abcdef")
+    assert len(letters) == 2
+    sampler.grammar(model.vocab, source).close()
+
+
+def test_nothing_left_is_a_grammar_error(model, token):
+    """When other samplers took away all that the grammar allows."""
+    n = model.vocab.n_tokens
+    row = np.zeros(n, np.float32)
+    row[token("z")] = 9
+    grammar = sampler.grammar(model.vocab, 'root ::= "a"')
+    chain = sampler.SamplerChain([sampler.top_k(1), grammar, sampler.mirostat_v2(tau=3, eta=0.1)])
+    with pytest.raises(GrammarError, match="allows none of the tokens"):
+        chain.sample(row)
+    row[token("a")] = 99
+    assert chain.sample(row) == token("a")
+
+
+def test_infill_cannot_smuggle_a_token_past_a_grammar(model, token):
+    """It puts the end of text where it finds nothing better, also after a grammar."""
+    row = np.linspace(0, 0.1, model.vocab.n_tokens, dtype=np.float32)
+    parts = [
+        sampler.top_k(300),
+        sampler.grammar(model.vocab, 'root ::= "abc"'),
+        sampler.infill(model.vocab),
+        sampler.greedy(),
+    ]
+    chain = sampler.SamplerChain(parts)
+    try:
+        chosen = chain.sample(row)
+    except GrammarError:
+        return
+    assert bytes(model.vocab.pieces([chosen])[0]) == b"a"
+
+
+def test_a_clone_and_a_reset_know_the_place_in_the_text(model, token):
+    """The clone stays in the middle while the original begins again."""
+    grammar = sampler.grammar(model.vocab, 'root ::= "ab"')
+    grammar.accept(token("a"))
+    clone = grammar.clone()
+    grammar.reset()
+    clone.accept(token("b"))
+    grammar.accept(token("a"))
+    grammar.copy_from(clone)
+    grammar.accept(EOS)
+
+
+BAD = {
+    "": "does not define its root rule 'root'; it defines: none",
+    "# nothing": "does not define its root rule",
+    'main ::= "a"': "does not define its root rule 'root'; it defines: main",
+    'root ::= "a': "line 1, column 10: this string does not end, at '\"a'",
+    "root ::= [a-": "this set does not end",
+    'root ::= ("a"': r"expected '\)', at the end",
+    'root ::= "a")': "expected an item",
+    'root ::= "a" | _': "expected an item, '|' or the end of the line, at '_'",
+    'root := "a"': "expected '::='",
+    'root ::= "a"\n%': "line 2, column 1: expected the name of a rule",
+    r'root ::= "\q"': "unknown escape",
+    r'root ::= "\x4"': "unknown escape",
+    "root ::= missing": "line 1, column 10: rule 'missing' is not defined",
+    'root ::= "a"\nroot ::= "b"': "line 2, column 1: rule 'root' is defined a second time",
+    "root ::= *": "nothing stands before this repetition",
+    'root ::= "" +': "nothing stands before this repetition",
+    'root ::= "a"{': "expected {n}, {n,} or {n,m}",
+    'root ::= "a"{2,1}': "upper limit of this repetition is below",
+    'root ::= "a"{100000}': "more than 2000 repetitions",
+    'root ::= "a"{1,100000}': "more than 2000 repetitions",
+    'root ::= ("a"{0,100}){0,100}': "repetitions in each other",
+    'root ::= root "a" | "b"': "left recursion in rule 'root'",
+    'root ::= a "x" | "y"\na ::= root': "left recursion",
+    'root ::= e root "x" | "y"\ne ::= f\nf ::= "" | "a"': "left recursion in rule 'root'",
+    "root ::= root": "left recursion",
+    "root ::= <[512]>": "token 512 is not one of the vocabulary's 512",
+    "root ::= <nothing of the kind>": "is not one token",
+    "root ::= <a": "expected a token",
+    'root ::= "\0"': "a NUL character",
+    "root ::= " + "(" * 1001 + '"a"' + ")" * 1001: "nested deeper than 1000",
+    "root ::= " + "a " * (1 << 19) + "b": "at most 1048576 are allowed",
+    "root ::= " + "(a)" * 60_000 + '\na ::= "a"': "more than 50000 rules",
+    'root ::= "' + "a" * 10_000 + '"{2000}': "more than 2000000 elements",
+    "root ::= r0\n"
+    + "".join(f'r{i} ::= r{i + 1} "x" | r{i + 1} "y"\n' for i in range(40))
+    + 'r40 ::= "z"': "can begin in too many ways",
+    "root ::= r0\n"
+    + "".join(f"r{i} ::= r{i + 1}\n" for i in range(20_000))
+    + 'r20000 ::= "z"': "can begin in too many ways",
+}
+
+
+@pytest.mark.parametrize("source", BAD, ids=lambda source: source[:24])
+def test_what_is_no_grammar_is_refused_with_the_place(source, model):
+    """And libllama, which prints to stderr or dies, never sees it."""
+    with pytest.raises(GrammarError) as caught:
+        sampler.grammar(model.vocab, source)
+    assert BAD[source].replace("\\", "") in str(caught.value)
+
+
+def test_nothing_is_printed(model, capfd):
+    """Neither by us nor by libllama, whose parser writes to stderr."""
+    for source in BAD:
+        with pytest.raises(GrammarError):
+            sampler.grammar(model.vocab, source)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("path", sorted((LLAMA_CPP / "grammars").glob("*.gbnf")), ids=str)
+def test_the_grammars_of_llama_cpp_are_grammars(path, model):
+    """None of them is refused."""
+    sampler.grammar(model.vocab, path.read_text()).close()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'root ::= ("a"? "b"?)* | ("c"?)+',
+        "root ::= [^\\]\\-a-z-]+ | [] | [^]",
+        'root ::= (\n "a" # one\n | "b"\n )\r\n\r\nx ::= root # end',
+        'root ::= "\\x41\\u0041\\U00000041\\"\\\\\\n" "\n"',
+        'root ::= "a"{ 2 , 5 } "b"{0,} "c"{3} ("d" | "e"){0,1}',
+        "root ::= <[5]> !<[6]> <s>",
+        'root ::= list\nlist ::= "a" list | ',
+        "root ::= " + "(" * 1000 + '"a"' + ")" * 1000,
+        'root ::= "日本" [ぁ-ん]+',
+    ],
+)
+def test_accepts_the_whole_notation(source, model):
+    """Each form that libllama parses."""
+    grammar = sampler.grammar(model.vocab, source)
+    grammar.reset()
+    grammar.clone().close()
+
+
+def test_the_root_may_have_another_name(model, token):
+    """The other rules are then only for its use."""
+    grammar = sampler.grammar(model.vocab, 'root ::= "a"\nstart ::= "b"', grammar_root="start")
+    grammar.accept(token("b"))
+
+
+def test_needs_only_a_small_stack_of_its_caller(model):
+    """A thread with 256 KiB parses, resets and clones the deepest grammar."""
+    source = "root ::= " + "(" * 1000 + '"a"' + ")" * 1000
+    done = []
+
+    def work() -> None:
+        grammar = sampler.grammar(model.vocab, source)
+        grammar.reset()
+        grammar.clone().close()
+        done.append(True)
+
+    before = threading.stack_size(256 << 10)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join()
+    assert done
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda vocab: sampler.grammar(vocab, 'root ::= "a"'),
+        lambda vocab: sampler.grammar_lazy_patterns(vocab, 'root ::= "a"', trigger_tokens=[1]),
+        sampler.infill,
+        lambda vocab: sampler.dry(
+            vocab, dry_multiplier=1, dry_base=2, dry_allowed_length=2, dry_penalty_last_n=9
+        ),
+    ],
+)
+def test_a_model_without_a_vocabulary_is_refused(make, tmp_path):
+    """libllama would end the process when the sampler is applied."""
+    path = random_model.write_llama(tmp_path / "none.gguf", vocab="none")
+    with pyllama.Model(path) as model, pytest.raises(UnsupportedError, match="vocabulary"):
+        make(model.vocab)
+
+
+@pytest.mark.parametrize("vocab", [None, "vocab", 3])
+def test_a_vocabulary_must_be_one(vocab):
+    """The model itself is not."""
+    with pytest.raises(TypeError, match="must be a Vocab"):
+        sampler.grammar(vocab, 'root ::= "a"')
+
+
+@pytest.mark.parametrize("source", [None, b'root ::= "a"', 5])
+def test_a_grammar_must_be_a_string(source, model):
+    """Bytes are not decoded by guess."""
+    with pytest.raises(TypeError, match="must be a string"):
+        sampler.grammar(model.vocab, source)
+
+
+def test_a_lazy_grammar_waits_for_its_token(model, token):
+    """Anything goes before; the token itself is the first of the grammar."""
+    grammar = sampler.grammar_lazy_patterns(
+        model.vocab, 'root ::= "{" "a"', trigger_tokens=[token("{")]
+    )
+    n = model.vocab.n_tokens
+    for text in "xyz":
+        assert len(allowed(grammar, n)) == n
+        grammar.accept(token(text))
+    grammar.accept(token("{"))
+    assert allowed(grammar, n) == {token("a"), BYTE_0 + ord("a")}
+    with pytest.raises(GrammarError, match="does not allow"):
+        grammar.accept(EOS)
+    grammar.reset()
+    assert len(allowed(grammar, n)) == n
+
+
+def test_a_lazy_grammar_waits_for_its_pattern(model, token):
+    """The first group of the pattern begins the grammar."""
+    grammar = sampler.grammar_lazy_patterns(
+        model.vocab, 'root ::= "<a>" "b"', trigger_patterns=["x(<a>)"]
+    )
+    for text in "<a>x<a>":
+        grammar.accept(token(text))
+    assert allowed(grammar, model.vocab.n_tokens) == {token("b"), BYTE_0 + ord("b")}
+
+
+def test_a_lazy_grammar_that_its_trigger_contradicts_waits_again(model, token):
+    """The text that triggered it is no beginning of the grammar."""
+    grammar = sampler.grammar_lazy_patterns(
+        model.vocab, 'root ::= "b"', trigger_patterns=["(a)"], trigger_tokens=[token("c")]
+    )
+    for text in "ac":
+        with pytest.raises(GrammarError, match="begins anew"):
+            grammar.accept(token(text))
+        assert len(allowed(grammar, model.vocab.n_tokens)) == model.vocab.n_tokens
+    grammar.accept(token("z"))
+
+
+def test_a_grammar_that_cannot_go_on_begins_anew(model, token):
+    """libllama allows a token whose end it then cannot follow: a token rule after characters."""
+    pieces = model.vocab.pieces(range(model.vocab.n_tokens))
+    two = next(i for i, piece in enumerate(pieces) if len(piece) == 2 and piece.isalpha())
+    first = pieces[two][:1].decode()
+    grammar = sampler.grammar(model.vocab, f'root ::= "{first}" <[{two}]>')
+    with pytest.raises(GrammarError, match="begins anew"):
+        grammar.accept(two)
+    grammar.accept(token(first))
+    grammar.accept(two)
+    grammar.accept(EOS)
+
+
+@pytest.mark.parametrize("pattern", ["(", "[", "a{", "*", "(?<x>a)"])
+def test_a_pattern_must_be_a_regular_expression(pattern, model):
+    """Of C++: what it throws becomes an error that names the cause."""
+    with pytest.raises(GrammarError, match="no regular expression"):
+        sampler.grammar_lazy_patterns(model.vocab, 'root ::= "a"', trigger_patterns=[pattern])
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({}, ValueError),
+        ({"trigger_patterns": "abc"}, TypeError),
+        ({"trigger_patterns": [b"abc"]}, TypeError),
+        ({"trigger_patterns": [""]}, ValueError),
+        ({"trigger_patterns": ["a\0b"]}, ValueError),
+        ({"trigger_patterns": ["(" * 5000 + ")" * 5000]}, ValueError),
+        ({"trigger_tokens": [-1]}, ValueError),
+        ({"trigger_tokens": [512]}, ValueError),
+        ({"trigger_tokens": ["a"]}, TypeError),
+    ],
+)
+def test_a_lazy_grammar_checks_its_triggers(options, error, model):
+    """Before libllama sees them."""
+    with pytest.raises(error):
+        sampler.grammar_lazy_patterns(model.vocab, 'root ::= "a"', **options)
+
+
+def test_a_long_text_before_the_trigger_does_not_end_the_process(tmp_path):
+    """std::regex recurses once for each of 24,000 bytes; 16,000 overflow an ordinary stack."""
+    path = random_model.write_llama(
+        tmp_path / "long.gguf", vocab_options={"special": ["x" * 3000, "<tool>"]}
+    )
+    with pyllama.Model(path) as model:
+        long, trigger = model.vocab.n_tokens - 2, model.vocab.n_tokens - 1
+        grammar = sampler.grammar_lazy_patterns(
+            model.vocab, 'root ::= "a"', trigger_patterns=[r"^(.|\n)*(<tool>)(.*)$"]
+        )
+        for _ in range(8):
+            grammar.accept(long)
+        with pytest.raises(GrammarError, match="begins anew"):
+            grammar.accept(trigger)
