@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 
 import pytest
+import random_model
 
 from pyllama.core import log
 from pyllama.core.library import ffi, lib
@@ -142,3 +145,13 @@ def test_nothing_is_printed(lines, capfd):
     say(lib.GGML_LOG_LEVEL_INFO, "quiet\n")
     lines()
     assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_printed_where_logging_is_not_set_up(tmp_path):
+    """A library does not write to stderr by itself, not even warnings."""
+    path = random_model.write_llama(tmp_path / "m.gguf", n_ctx_train=64)
+    code = f"import pyllama\nwith pyllama.Model({str(path)!r}) as m, m.context(n_ctx=512): pass"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")

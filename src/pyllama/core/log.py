@@ -13,6 +13,7 @@ from collections import deque
 from pyllama.core.library import ffi, lib
 
 logger = logging.getLogger("pyllama")
+logger.addHandler(logging.NullHandler())  # else warnings go to stderr where nothing is set up
 
 LEVELS = {
     lib.GGML_LOG_LEVEL_NONE: logging.INFO,

@@ -334,9 +334,7 @@ class TokenFacts:
         """Return one id as an int in range; C reads beside its table otherwise."""
         number = operator.index(token)
         if not 0 <= number < self.n_tokens:
-            message = (
-                f"token {number} is not in the vocabulary: ids go from 0 to {self.n_tokens - 1}"
-            )
+            message = f"token {number} is not in the vocabulary: ids are 0 to {self.n_tokens - 1}"
             raise IndexError(message)
         return number
 
@@ -349,8 +347,8 @@ class TokenFacts:
         if array.size and not (array.min() >= 0 and array.max() < self.n_tokens):
             index = int(np.flatnonzero((array < 0) | (array >= self.n_tokens))[0])
             message = (
-                f"tokens[{index}] is {array[index]}, which is not in the vocabulary: ids go from 0 "
-                f"to {self.n_tokens - 1}"
+                f"tokens[{index}] is {array[index]}, which is not in the vocabulary: ids are 0 to "
+                f"{self.n_tokens - 1}"
             )
             raise IndexError(message)
         return np.ascontiguousarray(array, np.int32)

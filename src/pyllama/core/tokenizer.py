@@ -28,7 +28,7 @@ INT32_MAX = 2**31 - 1
 STACK_PER_CHARACTER = 512
 MAX_STACK = 1 << 30
 MAX_RUN = MAX_STACK // STACK_PER_CHARACTER // 2  # characters; a match can be two runs
-SMALL_TEXT = 512  # bytes; fits the stack of any thread
+SMALL_TEXT = 256  # bytes; 82 kB of stack, less than the smallest default of a thread (musl: 128)
 
 NORMALIZING = (VocabType.WPM, VocabType.UGM)
 _TAKES_ANY_BYTES = (VocabType.RWKV, VocabType.TEST)

@@ -17,7 +17,7 @@ from pyllama.core.tokenizer import INT32_MAX, NORMALIZING, Tokenizer
 from pyllama.errors import UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -72,7 +72,7 @@ class Vocab(Tokenizer):
         UnicodeEncodeError
             If a str holds half of a surrogate pair.
         TokenizeError
-            If the vocabulary has no tokens for the text.
+            If the vocabulary has no tokens for the text, or a word in it is too long.
         UnsupportedError
             If the model has no vocabulary, or asks for a special token that it does not have.
         MemoryError
@@ -80,9 +80,9 @@ class Vocab(Tokenizer):
 
         Notes
         -----
-        BPE texts longer than 512 bytes are tokenized on a thread with a stack as large as the
-        longest word could need, at 50 µs more; others have a cost linear in their length, except
-        that SPM takes seconds for hundreds of thousands of characters without a token of their own.
+        BPE texts longer than 256 bytes are tokenized on a thread with a stack as large as the
+        longest word could need, at about 50 µs more. A word of more than a million characters is
+        refused. SPM takes seconds for a row of 200,000 characters that have no token of their own.
 
         Calls: llama_tokenize
         """
@@ -90,7 +90,7 @@ class Vocab(Tokenizer):
 
     def tokenize_batch(
         self,
-        texts: Sequence[str | bytes],
+        texts: Iterable[str | bytes],
         *,
         add_special: bool = True,
         parse_special: bool = False,
@@ -122,7 +122,7 @@ class Vocab(Tokenizer):
         Calls: llama_tokenize
         """
         if isinstance(texts, (str, bytes)):
-            message = "texts must be a sequence of texts, not one text: use tokenize"
+            message = "texts must be several texts, not one text: use tokenize"
             raise TypeError(message)
         data = [_utf8(text) for text in texts]
         n = n_usable_cores() if n_threads is None else _n_threads("n_threads", n_threads)
@@ -143,8 +143,12 @@ class Vocab(Tokenizer):
             work()
             return results
         with ThreadPoolExecutor(n) as pool:
-            for future in [pool.submit(work) for _ in range(n)]:
-                future.result()
+            futures = [pool.submit(work) for _ in range(n)]
+            try:
+                for future in futures:
+                    future.result()
+            finally:
+                deque(indices, maxlen=0)  # nor after Ctrl-C
         return results
 
     def detokenize(
