@@ -33,17 +33,21 @@ class Llama:
         self.epsilon = self._value("attention.layer_norm_rms_epsilon")
         self.freq_base = self._value("rope.freq_base")
 
-    def logits(self, tokens: Sequence[int]) -> Array:
+    def logits(self, tokens: Sequence[int], offsets: Array | None = None) -> Array:
         """Return the logits after each of *tokens*, of shape (n_tokens, n_vocab)."""
-        return self.hidden(tokens) @ self.weights["output.weight"].T
+        return self.hidden(tokens, offsets) @ self.weights["output.weight"].T
 
-    def hidden(self, tokens: Sequence[int]) -> Array:
-        """Return what the output matrix is applied to, of shape (n_tokens, n_embd)."""
+    def hidden(self, tokens: Sequence[int], offsets: Array | None = None) -> Array:
+        """Return what the output matrix is applied to, of shape (n_tokens, n_embd).
+
+        Each row of *offsets*, of shape (n_layer, n_embd), is added to what its layer puts out.
+        """
         x = self.weights["token_embd.weight"][np.asarray(tokens)]
         for layer in range(self.n_layer):
             x = x + self._attention(layer, self._norm(x, f"blk.{layer}.attn_norm"))
             y = self._norm(x, f"blk.{layer}.ffn_norm")
             x = x + (self._experts(layer, y) if self.n_expert_used else self._dense(layer, y))
+            x = x if offsets is None else x + offsets[layer]
         return self._norm(x, "output_norm")
 
     def _value(self, name: str, default: float | None = None) -> float:

@@ -22,10 +22,12 @@ from __future__ import annotations
 
 from pyllama import errors, generate
 from pyllama.core import sampler as samplers
+from pyllama.core.adapter import Adapter
 from pyllama.core.backend import numa
 from pyllama.core.batch import Batch
 from pyllama.core.build import BuildInfo, build_info, system_info
 from pyllama.core.context import Context
+from pyllama.core.control_vector import ControlVector
 from pyllama.core.device import Device, devices
 from pyllama.core.enums import (
     AttentionType,
@@ -49,6 +51,7 @@ from pyllama.core.metadata import Metadata
 from pyllama.core.model import Model
 from pyllama.core.sampler import Candidates, Sampler, SamplerChain
 from pyllama.core.settings import ContextPerf
+from pyllama.core.state import State
 from pyllama.core.threadpool import ThreadPool
 from pyllama.core.vocab import Vocab
 from pyllama.errors import LlamaError
@@ -57,6 +60,7 @@ from pyllama.models import demo_draft_model, demo_model
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adapter",
     "AttentionType",
     "Batch",
     "BuildInfo",
@@ -64,6 +68,7 @@ __all__ = [
     "Context",
     "ContextPerf",
     "ContextType",
+    "ControlVector",
     "Device",
     "DeviceType",
     "FType",
@@ -82,6 +87,7 @@ __all__ = [
     "Sampler",
     "SamplerChain",
     "SplitMode",
+    "State",
     "ThreadPool",
     "TokenAttr",
     "Vocab",

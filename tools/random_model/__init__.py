@@ -9,6 +9,7 @@ about 3: like a real model's, they neither vanish nor choose one token for certa
 from __future__ import annotations
 
 from .llama import write_big_vocab, write_llama, write_overhead, write_tinyllama
+from .lora import write_lora
 from .others import write_bert, write_jamba, write_mamba, write_t5
 from .vocab import vocabulary
 from .write import Tensor, write
@@ -21,6 +22,7 @@ __all__ = [
     "write_big_vocab",
     "write_jamba",
     "write_llama",
+    "write_lora",
     "write_mamba",
     "write_overhead",
     "write_t5",

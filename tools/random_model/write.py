@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .blocks import random_tensor
 
@@ -52,7 +54,7 @@ def write(
     arch : str
         ``general.architecture``.
     metadata : dict
-        Whole numbers are written as u32.
+        Whole numbers are written as u32, numpy arrays as arrays of u32.
     tensors : list of Tensor
     seed : int
     split : int
@@ -66,7 +68,8 @@ def write(
     path = Path(path)
     writer = gguf.GGUFWriter(path, arch, split_max_tensors=split)
     add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32,
-           str: writer.add_string, list: writer.add_array}  # fmt: skip
+           str: writer.add_string, list: writer.add_array,
+           np.ndarray: partial(_add_u32, writer)}  # fmt: skip
     for key, value in metadata.items():
         add[type(value)](key, value)
     for tensor in tensors:
@@ -81,6 +84,11 @@ def write(
         writer.write_tensor_data(data + np.float32(tensor.mean) if tensor.mean else data)
     writer.close()
     return names[0]
+
+
+def _add_u32(writer: gguf.GGUFWriter, key: str, values: NDArray[np.uint32]) -> None:
+    kinds = gguf.GGUFValueType
+    writer.add_key_value(key, values.tolist(), kinds.ARRAY, sub_type=kinds.UINT32)
 
 
 def _announce(writer: gguf.GGUFWriter, tensor: Tensor) -> None:

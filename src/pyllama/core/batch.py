@@ -47,7 +47,8 @@ class Batch:
     Notes
     -----
     The arrays are C's own: writing to them changes the batch, so one batch can serve a whole
-    loop. What they hold is checked against the context at each decode, before C reads it.
+    loop. What they hold is checked against the context at each decode, before C reads it: no
+    other thread may write to them meanwhile.
     """
 
     __slots__ = ("_embd", "_keep", "_n_seq_id", "_output", "_pos", "_seq_id", "_struct", "_token")

@@ -11,12 +11,13 @@ from pyllama.core import backend, log
 from pyllama.core import batch as batches
 from pyllama.core.batch import Batch
 from pyllama.core.enums import FlashAttnType, GGMLType
+from pyllama.core.fingerprint import fingerprint
 from pyllama.core.handle import Handle
 from pyllama.core.library import ffi, lib
 from pyllama.core.limits import batch_limits, check_together
 from pyllama.core.memory import Memory
-from pyllama.core.outputs import Outputs
 from pyllama.core.params import CONTEXT_CHECKS, ContextOptions, fill, flag
+from pyllama.core.saved import Saved
 from pyllama.core.threads import n_usable_cores
 from pyllama.errors import InvalidBatchError, LoadError, StateError, UnsupportedError, decode_error
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Unpack
 
+    from pyllama.core.adapter import Adapter
     from pyllama.core.model import Model
     from pyllama.core.threadpool import ThreadPool
 
@@ -39,7 +41,7 @@ EXACT: ContextOptions = {
 }
 
 
-class Context(Outputs):
+class Context(Saved):
     """Make a context from a model; `Model.context` is the short way.
 
     Parameters
@@ -93,7 +95,8 @@ class Context(Outputs):
 
         backend.begin_computing()
         since = log.mark()
-        with model._call as model_pointer:  # until the model knows its child: close() comes after
+        # Until the model knows its child: close() comes after.
+        with model._call as model_pointer, model._building:
             pointer = lib.llama_init_from_model(model_pointer, params)
             if pointer == ffi.NULL:
                 message = "libllama could not create this context"
@@ -110,6 +113,8 @@ class Context(Outputs):
         self._embeddings = bool(params.embeddings)
         self._n_outputs = 0
         self._encoded: frozenset[int] | None = None  # sequences that encode() saw
+        self._adapters: dict[Adapter, float] = {}
+        self._fingerprint = fingerprint(model, params)
         self._types = GGMLType(params.type_k), GGMLType(params.type_v)
         # How often each sequence was changed other than by decoding at its end: whoever
         # remembers what the memory holds compares it.

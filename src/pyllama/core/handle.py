@@ -83,7 +83,8 @@ class Record:
         self.users = 0  # -1: one thread has it to itself; n > 0: n threads share it
         self.poison: BaseException | None = None
         self.process = _current[0]
-        self._lock = threading.Lock()
+        # Recursive: the garbage collector may run inside, and a finalizer close this very object.
+        self._lock = threading.RLock()
         if parent is not None:
             parent.children.add(self)
 
@@ -131,7 +132,7 @@ class Record:
                     )
                     raise BusyError(message)
                 self.users = -1
-            seized.append(self)
+                seized.append(self)
         for child in self.children.copy():
             child.seize(seized)
         self.require_no_views("close")

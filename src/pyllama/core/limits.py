@@ -140,7 +140,7 @@ def batch_limits(model: Model, pointer: Any, params: Any) -> Any:
     # libllama gives encoders the whole batch as outputs (llama-context.cpp, n_outputs_max).
     limits.n_outputs = n_batch if model.has_encoder else params.n_outputs_max or n_batch
     # A learned table of positions ends; reading behind it aborts in a worker (ops.cpp:5363).
-    learned = LEARNED_POSITIONS in model._tensor_names
+    learned = LEARNED_POSITIONS in model._tensors
     limits.n_pos = model.n_ctx_train if learned else 2**31 - 1
     limits.n_pos_per_embd = 4 if m_rope else 1
     limits.positions_may_jump = m_rope

@@ -1,41 +1,40 @@
-"""The key-value pairs of a model, read through libllama."""
+"""The key-value pairs of a model or an adapter, read through libllama."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pyllama.core.library import ffi, lib
+from pyllama.core.library import ffi
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyllama.core.adapter import Adapter
     from pyllama.core.model import Model
 
 
 class Metadata(Mapping[str, str]):
-    """A model's metadata: every scalar as libllama prints it.
+    """The metadata of a model or an adapter: every scalar as libllama prints it.
 
     Parameters
     ----------
-    model
+    owner
         Whose metadata it is.
 
     Notes
     -----
     Numbers come as text, as in ``gguf-dump``; arrays (the vocabulary) are left out by libllama.
 
-    Calls: llama_model_meta_count, llama_model_meta_key_by_index, llama_model_meta_val_str_by_index
+    Calls: llama_model_meta_count, llama_model_meta_key_by_index, llama_model_meta_val_str_by_index,
+    llama_adapter_meta_count, llama_adapter_meta_key_by_index, llama_adapter_meta_val_str_by_index
     """
 
-    def __init__(self, model: Model) -> None:
-        with model._call as pointer:
-            count = lib.llama_model_meta_count(pointer)
+    def __init__(self, owner: Model | Adapter) -> None:
+        count, key, value = owner._metadata_functions
+        with owner._call as pointer:
             self._pairs = {
-                _text(lib.llama_model_meta_key_by_index, pointer, i): _text(
-                    lib.llama_model_meta_val_str_by_index, pointer, i
-                )
-                for i in range(count)
+                _text(key, pointer, i): _text(value, pointer, i) for i in range(count(pointer))
             }
 
     def __getitem__(self, key: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pyllama.core import backend, log
 from pyllama.core.context import Context
 from pyllama.core.enums import FType, RopeType
+from pyllama.core.fingerprint import sample_weights
 from pyllama.core.handle import Handle
 from pyllama.core.library import ffi, lib
 from pyllama.core.metadata import Metadata
@@ -57,6 +59,12 @@ class Model(Handle):
     Calls: llama_model_load_from_file, llama_model_free
     """
 
+    _metadata_functions = (
+        lib.llama_model_meta_count,
+        lib.llama_model_meta_key_by_index,
+        lib.llama_model_meta_val_str_by_index,
+    )
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -72,9 +80,9 @@ class Model(Handle):
         headers = check_model(path)
         super().__init__(_load(path, params, progress), lib.llama_model_free, shared=True)
         self.path = path
-        self._tensor_names = frozenset(
-            tensor.name for header in headers for tensor in header.tensors
-        )
+        self._tensors = {tensor.name: tensor for header in headers for tensor in header.tensors}
+        self._weights_sample = sample_weights(headers)
+        self._building = threading.Lock()  # while a context is made, or the adapters change
         self._vocab: weakref.ref[Vocab] | None = None
         self._vocab_only = bool(params.vocab_only)
 
@@ -220,7 +228,7 @@ class Model(Handle):
 
     @property
     def _is_classifier(self) -> bool:
-        return any(name.startswith("cls.") for name in self._tensor_names)
+        return any(name.startswith("cls.") for name in self._tensors)
 
     @property
     def description(self) -> str:

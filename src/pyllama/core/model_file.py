@@ -1,17 +1,15 @@
-"""The files of a model checked as a whole: the parts of a split model, and rules on meaning."""
+"""The files of a model checked as a whole: the parts of a split one, and what they say."""
 
 from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from pyllama.core.file_kind import FilePath
 from pyllama.core.gguf import Header, read_header
+from pyllama.core.model_rules import check_rules
 from pyllama.errors import LoadError
-
-MAX_BLOCKS = 512  # src/llama-hparams.h:11
 
 _SPLIT_NAME = re.compile(r"(?s)(.+)-(\d{5})-of-(\d{5})\.gguf")  # src/llama.cpp:552
 
@@ -34,7 +32,8 @@ def check_model(path: FilePath) -> list[Header]:
     FileNotFoundError, IsADirectoryError, PermissionError
         As the system names them, also for a missing part.
     LoadError
-        If a file is broken, the parts do not belong together, or a rule of `RULES` is not met.
+        If a file is broken, the parts do not belong together, or a rule of model_rules.py is not
+        met.
     """
     first = read_header(path)
     headers = [first]
@@ -44,8 +43,7 @@ def check_model(path: FilePath) -> list[Header]:
             raise FileNotFoundError(errno.ENOENT, what, sibling)
         headers.append(read_header(sibling))
     _check_parts(headers)
-    for rule in RULES:
-        rule(first)
+    check_rules(headers)
     return headers
 
 
@@ -92,14 +90,3 @@ def _check_parts(headers: list[Header]) -> None:
             f"{first.path}: the {n_parts} parts hold {n_tensors} tensors, but the model has "
             f"{expected}; they are probably of different models"
         )
-
-
-def _check_block_count(header: Header) -> None:
-    key = f"{header.metadata.get('general.architecture')}.block_count"
-    n_blocks = header.count(key, 1)
-    if not 1 <= n_blocks <= MAX_BLOCKS:  # an assertion in src/llama-model.cpp:1328
-        raise LoadError(f"{header.path}: {key} is {n_blocks}, not from 1 to {MAX_BLOCKS}")
-
-
-# What a well-formed file may still say that ends the process; each rule raises LoadError.
-RULES: tuple[Callable[[Header], None], ...] = (_check_block_count,)

@@ -54,7 +54,8 @@ class Outputs(Settings):
 
         Calls: llama_get_logits
         """
-        return self.logits_view().copy()
+        with self._call as pointer:  # to the end: a view beside it would stop another thread
+            return self._copy(self._logits_pointer(pointer), (self._n_outputs, self.n_vocab))
 
     def logits_view(self, row: int | None = None) -> NDArray[np.float32]:
         """Lend the logits of the last `decode`, without a copy.

@@ -5,7 +5,6 @@ An option left out, or None, keeps the default of the C library. An unknown name
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pyllama.core.enums import (
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     Check = Callable[[str, Any], Any]
 
 MAX_THREADS = lib.GGML_MAX_N_THREADS
+FLOAT32_MAX = 3.4028234663852886e38
 MAX_CONTEXT = 2**31 - 256  # positions are int32, and n_ctx is rounded up to 256
 
 
@@ -174,7 +174,7 @@ def real(low: float) -> Check:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             message = f"{name} must be a number, not {value!r}"
             raise TypeError(message)
-        if not math.isfinite(value) or value < low:
+        if not low <= value <= FLOAT32_MAX:  # C would take more as infinite
             message = f"{name}={value} is out of range: it must be finite and at least {low}"
             raise ValueError(message)
         return float(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -142,6 +141,8 @@ class Vocab(Tokenizer):
         if n <= 1:
             work()
             return results
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 4 ms to import
+
         with ThreadPoolExecutor(n) as pool:
             futures = [pool.submit(work) for _ in range(n)]
             try:

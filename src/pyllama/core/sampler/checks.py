@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-import secrets
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyllama.core.enums import VocabType
@@ -55,7 +55,9 @@ def strings(name: str, values: Iterable[str]) -> list[str]:
 
 def drawn(seed: int | None) -> int:
     """Return *seed*, or a random one, so that it is always known which one is used."""
-    return secrets.randbelow(MAX_SEED + 1) if seed is None else whole(0, MAX_SEED)("seed", seed)
+    if seed is None:  # not `secrets`, which takes 4 ms to import
+        return int.from_bytes(os.urandom(8), "little") % (MAX_SEED + 1)
+    return int(whole(0, MAX_SEED)("seed", seed))
 
 
 def require_vocab(vocab: Vocab, kind: str) -> None:
