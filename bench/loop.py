@@ -31,7 +31,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--large", action="store_true", help="also the file of 1.1 G parameters")
-    parser.add_argument("--rounds", type=int, default=7, help="pairs for each line (7)")
+    parser.add_argument("--rounds", type=int, default=11, help="pairs for each line (11)")
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[1, 2], help="thread counts (1 2)"
     )
@@ -44,7 +44,7 @@ def main() -> None:
     SCRATCH.mkdir(exist_ok=True)
     bench = build_llama_bench()
     print("file   threads loop        pyllama  llama-bench  ratio  asked")
-    for name, n_tokens in (("small", 1000), ("large", 32))[: 2 if options.large else 1]:
+    for name, n_tokens in (("small", 3000), ("large", 48))[: 2 if options.large else 1]:
         path = model_file(name)
         for n_threads in options.threads:
             for what in ("tokens", "stream"):

@@ -72,14 +72,14 @@ class DecodeError(LlamaError):
     ----------
     code
         What the C function returned.
-    detail
-        What is known about the cause; left out, what the code means.
+    message
+        What happened and what to do.
     """
 
     hint = "computing the batch failed; the tokens it had stored are removed again"
 
-    def __init__(self, code: int, detail: str = "") -> None:
-        super().__init__(detail or f"{self.hint} (llama_decode returned {code})")
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
         self.code = code
 
 
@@ -173,19 +173,20 @@ DECODE_ERRORS: dict[int, type[DecodeError]] = {
 }
 
 
-def decode_error(code: int, detail: str = "") -> DecodeError:
+def decode_error(code: int, log: Sequence[str] = ()) -> DecodeError:
     """Return the error that *code*, returned by ``llama_decode``, stands for.
 
     Parameters
     ----------
     code
         A value other than 0.
-    detail
-        libllama's own words, where it had any.
+    log
+        What libllama said of it.
 
     Returns
     -------
     DecodeError
         Below -1 the base class: the failure is not one that a caller can mend (llama.h).
     """
-    return DECODE_ERRORS.get(code, DecodeError)(code, detail)
+    kind = DECODE_ERRORS.get(code, DecodeError)
+    return kind(code, "\n  ".join([f"{kind.hint} (llama_decode returned {code})", *log]))

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass
 class Report:
-    """What a run of the loop did; it is filled in while the loop runs.
+    """What a run of the loop did; complete when the loop has ended.
 
     Attributes
     ----------
     n_prompt, n_reused, n_generated : int
         Tokens of the prompt, those of them that the memory held already, and tokens generated.
     prompt_seconds, generation_seconds : float
-        Time to decode the prompt, and from then on.
+        Time to decode the prompt, and from then on without the caller's own.
     finish_reason : str or None
         "stop" (the model ended, or a stop string came), "length" (``max_tokens``, or the context
         is full), None while it runs or when the caller left.
@@ -144,7 +144,7 @@ def tokens(
     seq
         The sequence of the memory to use.
     report
-        Filled in while the loop runs.
+        Filled in; complete when the loop has ended.
 
     Yields
     ------
@@ -175,31 +175,35 @@ def tokens(
     begin = clock()
     held, report.n_reused = prefill(context, ids, seq)
     report.n_prompt = len(ids)
-    choose = _chooser(context, sampler, logits_processor, held.tokens)
+    advance = _advancer(context, sampler, logits_processor, held.tokens)
     resumed = clock()
     report.prompt_seconds = resumed - begin
 
     step = Batch([0], seq_id=seq, output="all")
-    cell, position, n_ctx = step._token, step.pos, context.n_ctx_seq
-    for n_generated in range(1, limit + 1):
-        token = choose()
-        if token in eog:
-            report.generation_seconds += clock() - resumed
-            report.finish_reason = "stop"
-            return
+    cell, position = step._token, step.pos
+    n_past, n_ctx, n_generated, spent = len(ids), context.n_ctx_seq, 0, 0.0
+    try:
+        token = advance(None) if limit else 0
+        while n_generated < limit:
+            if token in eog:
+                report.finish_reason = "stop"
+                return
+            n_generated += 1
+            spent += clock() - resumed
+            yield token
+            resumed = clock()
+            if n_generated < limit:
+                if n_past == n_ctx:
+                    n_past = shift(context, seq, n_keep or 0, held)
+                cell[0] = token  # type: ignore[index]
+                position[0] = n_past
+                n_past += 1
+                held.tokens.append(token)
+                token = advance(step)
+        report.finish_reason = "length"
+    finally:
         report.n_generated = n_generated
-        report.generation_seconds += clock() - resumed
-        yield token
-        resumed = clock()
-        if n_generated == limit:
-            break
-        if len(held.tokens) == n_ctx:
-            shift(context, seq, n_keep or 0, held)
-        cell[0] = token  # type: ignore[index]
-        position[0] = len(held.tokens)
-        context.decode(step)
-        held.tokens.append(token)
-    report.finish_reason = "length"
+        report.generation_seconds = spent
 
 
 def stream(
@@ -351,13 +355,13 @@ def _room(context: Context, n_prompt: int, max_tokens: int | None, n_keep: int |
     return 2**31 if n_keep is not None else n_ctx - n_prompt + 1
 
 
-def _chooser(
+def _advancer(
     context: Context,
     sampler: Sampler | Chooser | None,
     processors: Sequence[LogitsProcessor],
     ids: list[int],
-) -> Callable[[], int]:
-    """Return a function that picks the next token from the last row of logits."""
+) -> Callable[[Batch | None], int]:
+    """Return a function that decodes a batch (the first time there is none) and picks a token."""
     if sampler is not None and not isinstance(sampler, Sampler) and not callable(sampler):
         message = f"sampler must be a Sampler, a function or None, not {sampler!r}"
         raise TypeError(message)
@@ -368,20 +372,18 @@ def _chooser(
         if isinstance(sampler, Sampler)
         else _checked(sampler, context.n_vocab)
     )
-    lend = context._with_last_row
     # Only code of our own may see libllama's memory itself: it keeps no row.
-    if not processors and (
-        sampler is None or getattr(type(sampler), "sample", 0) is Sampler.sample
-    ):
-        return lambda: lend(pick)
+    own = sampler is None or getattr(type(sampler), "sample", 0) is Sampler.sample
+    if own and not processors:
+        return lambda step: context._decode_with_last_row(step, pick)
 
-    def choose() -> int:
-        row = lend(np.copy)
+    def advance(step: Batch | None) -> int:
+        row = context._decode_with_last_row(step, np.copy)
         for processor in processors:
             row = _scores(processor(np.array(ids, np.int32), row), row.shape)
         return pick(row)
 
-    return choose
+    return advance
 
 
 def _greedy(row: Row) -> int:

@@ -119,7 +119,7 @@ def batches(
         yield first, Batch(part, pos=first, seq_id=seq, output=wanted)
 
 
-def shift(context: Context, seq: int, n_keep: int, held: Held) -> None:
+def shift(context: Context, seq: int, n_keep: int, held: Held) -> int:
     """Make room in a full context: drop some tokens and move those behind them up.
 
     Parameters
@@ -132,6 +132,11 @@ def shift(context: Context, seq: int, n_keep: int, held: Held) -> None:
         Tokens at the beginning that stay; half of the others go.
     held
         What the sequence holds.
+
+    Returns
+    -------
+    int
+        How many tokens it holds then.
     """
     n_past = len(held.tokens)
     n_discard = (n_past - n_keep) // 2
@@ -140,3 +145,4 @@ def shift(context: Context, seq: int, n_keep: int, held: Held) -> None:
     # The keys that moved were made in the sight of those dropped: not what a prompt would give,
     # so held.edits stays behind and no later run reuses them.
     del held.tokens[n_keep : n_keep + n_discard]
+    return n_past - n_discard

@@ -260,6 +260,23 @@ def test_warmup_leaves_an_empty_memory(context):
         context.warmup()
 
 
+@pytest.mark.parametrize("write", [random_model.write_bert, random_model.write_t5])
+def test_encoders_warm_up_too(tmp_path, write):
+    """With a memory or without."""
+    with pyllama.Model(write(tmp_path / "m.gguf")) as model, model.context(n_ctx=256) as context:
+        context.warmup()
+        with pytest.raises((StateError, UnsupportedError)):
+            context.logits()
+
+
+def test_libllamas_reason_for_a_refused_batch_is_told(model):
+    """What only libllama checks comes with its words."""
+    with model.context(n_ctx=512, n_seq_max=2, kv_unified=True) as context:
+        context.decode(Batch([1, 2], seq_id=[0, 0]))
+        with pytest.raises(InvalidBatchError, match="divereged"):  # as libllama spells it
+            context.decode(Batch([3], pos=2, seq_id=[[0, 1]]))
+
+
 def test_perf_counts_when_asked(model):
     """Counters are off by default in libllama."""
     with model.context(n_ctx=256, no_perf=False) as context:

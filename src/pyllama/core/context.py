@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pyllama.core.adapter import Adapter
     from pyllama.core.model import Model
     from pyllama.core.threadpool import ThreadPool
+
+T = TypeVar("T")
 
 # With these the logits are those of the weights in the file, to about 1e-4 for f32 weights:
 # flash attention rounds keys and values to f16, and so does the default memory.
@@ -108,6 +110,7 @@ class Context(Saved):
         self._limits = batch_limits(model, pointer, params)
         self._report = ffi.new("pyllama_batch_report *")
         self._has_memory = lib.llama_get_memory(pointer) != ffi.NULL
+        self._has_encoder = model.has_encoder
         self._whole_sequences = model.is_recurrent or model.is_hybrid
         self._unified = bool(params.kv_unified)
         self._embeddings = bool(params.embeddings)
@@ -153,15 +156,31 @@ class Context(Saved):
         Calls: llama_decode
         """
         with self._call as pointer:
-            memory = lib.llama_get_memory(pointer)
-            n_outputs = self._check(batch, self._limits, memory)
-            if self._encoded is not None or self.model.has_encoder:
-                self._require_encoded(batch)
-            self._n_outputs = 0  # until it succeeds there is nothing to read
-            code = self._compute(lib.llama_decode, pointer, batch)
-            if code:
-                self._fail(code, batch, memory)
-            self._n_outputs = n_outputs
+            self._decode(pointer, batch)
+
+    def _decode(self, pointer: Any, batch: Batch) -> None:
+        memory = lib.llama_get_memory(pointer)
+        n_outputs = self._check(batch, self._limits, memory)
+        if self._has_encoder:
+            self._require_encoded(batch)
+        self._n_outputs = 0  # until it succeeds there is nothing to read
+        code = (
+            self._compute(lib.llama_decode, pointer, batch)
+            if self._pools
+            else lib.llama_decode(pointer, batch._struct[0])
+        )
+        if code:
+            self._fail(code, batch, memory)
+        self._n_outputs = n_outputs
+
+    def _decode_with_last_row(
+        self, batch: Batch | None, function: Callable[[NDArray[np.float32]], T]
+    ) -> T:
+        """Decode, and return *function* of the last row of logits, which it may not keep."""
+        with self._call as pointer:  # one bracket for both: the loop does this for every token
+            if batch is not None:
+                self._decode(pointer, batch)
+            return function(self._last_row(pointer))
 
     def encode(self, batch: Batch) -> None:
         """Run *batch* through the encoder, whole.
@@ -180,7 +199,7 @@ class Context(Saved):
 
         Calls: llama_encode
         """
-        if self._has_memory and not self.model.has_encoder:
+        if self._has_memory and not self._has_encoder:
             message = "this model has no encoder; use decode()"
             raise UnsupportedError(message)
         with self._call as pointer:
@@ -213,8 +232,8 @@ class Context(Saved):
             raise TypeError(message)
         if self._record.views:
             self._record.require_no_views("decode")
-        if batch.embd is not None:
-            self._check_embd(batch, batch.embd)
+        if batch._embd is not None:
+            self._check_embd(batch, batch._embd)
         return batches.check(batch, limits, memory, self._report)
 
     def _check_embd(self, batch: Batch, embd: NDArray[np.float32]) -> None:
@@ -253,7 +272,7 @@ class Context(Saved):
             for seq, start in first.items():
                 self._edits[seq] += 1
                 lib.llama_memory_seq_rm(memory, seq, -1 if self._whole_sequences else start, -1)
-        raise decode_error(code)
+        raise decode_error(code, log.fresh_complaints())
 
     def abort(self) -> None:
         """Stop the `decode` that another thread is in, or the next one if none is running.
@@ -278,11 +297,12 @@ class Context(Saved):
             raise StateError(message, expected="empty memory", actual="tokens in memory")
         vocab = self.model.vocab
         tokens = [token for token in (vocab.bos, vocab.eos) if token is not None] or [0]
-        if self.model.has_encoder or not self._has_memory:
+        if self._has_encoder or not self._has_memory:
             self.encode(Batch(tokens))
-        if self._has_memory and not self.model.has_encoder:
+        else:
             self.decode(Batch(tokens))
-        self.memory.clear()
+        if self._has_memory:
+            self.memory.clear()
         self._n_outputs, self._encoded = 0, None
         self.perf_reset()
 

@@ -176,12 +176,18 @@ class Call:
 
     def __enter__(self) -> Any:
         record = self._record
-        record.enter(shared=self._shared)
-        try:
-            record.require_usable()
-        except BaseException:
+        if record.users or record.process.forked:
+            record.enter(shared=self._shared)
+        else:  # enter(), without the call: this runs for every token
+            with record._lock:
+                free = not record.users
+                if free:
+                    record.users = 1 if self._shared else -1
+            if not free:
+                record.enter(shared=self._shared)
+        if record.pointer is None or record.poison is not None:
             record.leave()
-            raise
+            record.require_usable()
         return record.pointer
 
     def __exit__(
@@ -190,9 +196,11 @@ class Call:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        record = self._record
         if kind is not None and issubclass(kind, LibraryAbortError):
-            self._record.poison = error
-        self._record.leave()
+            record.poison = error
+        with record._lock:  # leave(), without the call
+            record.users = record.users - 1 if self._shared else 0
         if lib.pyllama_log_waiting:
             drain()
 

@@ -57,4 +57,9 @@ def complaints(since: int) -> list[str]:
     return [text for serial, by, text in tuple(_complaints) if serial > since and by == thread]
 
 
+def fresh_complaints() -> list[str]:
+    """Return what libllama complained of on this thread in the call that it is in."""
+    return complaints(next(_serial))  # lines of earlier calls were drained when these ended
+
+
 lib.pyllama_log_install()

@@ -14,8 +14,6 @@ from pyllama.core.settings import Settings
 from pyllama.errors import StateError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from pyllama.core.model import Model
@@ -36,6 +34,8 @@ class Outputs(Settings):
     _has_memory: bool
     _embeddings: bool
     _limits: Any
+    _row_at: Any = None  # where the array `_row` lies
+    _row: NDArray[np.float32]
 
     def logits(self) -> NDArray[np.float32]:
         """Return a copy of the logits of the last `decode`.
@@ -106,12 +106,14 @@ class Outputs(Settings):
             raise UnsupportedError(message)
         return lib.llama_get_logits(pointer)
 
-    def _with_last_row(self, function: Callable[[NDArray[np.float32]], T]) -> T:
-        """Return *function* of the last row of logits, which is not counted: it may not keep it."""
-        with self._call as pointer:
-            n_vocab = self._limits.n_vocab
-            memory = self._logits_pointer(pointer) + (self._n_outputs - 1) * n_vocab
-            return function(np.frombuffer(ffi.buffer(memory, 4 * n_vocab), np.float32))
+    def _last_row(self, pointer: Any) -> NDArray[np.float32]:
+        """Return the last row of logits, uncounted: for code that keeps no row."""
+        n_vocab = self.n_vocab
+        memory = self._logits_pointer(pointer) + (self._n_outputs - 1) * n_vocab
+        if memory != self._row_at:  # libllama moves its buffer only when it must grow
+            self._row = np.frombuffer(ffi.buffer(memory, 4 * n_vocab), np.float32)
+            self._row_at = memory
+        return self._row
 
     def embeddings(self) -> NDArray[np.float32]:
         """Return a copy of the embedding of each output token.
