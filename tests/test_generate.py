@@ -10,7 +10,13 @@ import random_model
 
 import pyllama
 from pyllama import Batch, samplers
-from pyllama.errors import AbortedError, ContextLengthError, SamplingError, UnsupportedError
+from pyllama.errors import (
+    AbortedError,
+    ContextLengthError,
+    SamplingError,
+    StateError,
+    UnsupportedError,
+)
 from pyllama.generate import Report, generate, prompt_logits, stream, tokens
 
 PROMPT = [5, 6, 7, 8]
@@ -102,6 +108,15 @@ def test_two_sequences_of_one_context_do_not_disturb_each_other(context):
     report = Report()
     list(tokens(context, [3, *PROMPT], max_tokens=1, seq=0, report=report))
     assert report.n_reused == 4
+
+
+def test_a_run_that_lost_its_sequence_to_another_says_so(context):
+    """Going on would continue the other's text."""
+    first = tokens(context, PROMPT, ignore_eog=True)
+    next(first)
+    next(tokens(context, [9, 9], ignore_eog=True))
+    with pytest.raises(StateError, match="sequence 0"):
+        next(first)
 
 
 def test_a_recurrent_memory_begins_again(tmp_path):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from pyllama.core.context import Context
 from pyllama.core.params import whole
 from pyllama.core.sampler import Sampler
 from pyllama.core.sampler.candidates import check_peak
-from pyllama.errors import ContextLengthError, UnsupportedError
+from pyllama.errors import ContextLengthError, StateError, UnsupportedError
 from pyllama.prefill import batches, prefill, shift
 from pyllama.text.stream import TextStream
 
@@ -65,8 +65,7 @@ class Report:
         return self.n_generated / (self.generation_seconds or float("inf"))
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of a generated text.
 
     Attributes
@@ -161,6 +160,8 @@ def tokens(
         If ``n_keep`` is given and the memory cannot shift.
     DecodeError
         As `Context.decode`.
+    StateError
+        If another run was started on the same sequence meanwhile.
 
     Notes
     -----
@@ -180,7 +181,7 @@ def tokens(
     report.prompt_seconds = resumed - begin
 
     step = Batch([0], seq_id=seq, output="all")
-    cell, position = step._token, step.pos
+    cell, position, run = step._token, step.pos, held.run
     n_past, n_ctx, n_generated, spent = len(ids), context.n_ctx_seq, 0, 0.0
     try:
         token = advance(None) if limit else 0
@@ -192,6 +193,9 @@ def tokens(
             spent += clock() - resumed
             yield token
             resumed = clock()
+            if held.run != run:
+                message = f"another run has taken sequence {seq} over: give each its own seq"
+                raise StateError(message, expected=f"run {run}", actual=f"run {held.run}")
             if n_generated < limit:
                 if n_past == n_ctx:
                     n_past = shift(context, seq, n_keep or 0, held)
@@ -243,9 +247,9 @@ def stream(
     """
     report = Report() if report is None else report
     text = TextStream(stop)
-    pieces, push = context.model.vocab.piece, text.push
+    pieces, push = context.model.vocab.piece_table(), text.push
     for token in tokens(context, prompt, report=report, **options):
-        ready = push(pieces(token))
+        ready = push(pieces[token])
         if text.stopped_by is not None:
             report.finish_reason = "stop"
             yield Piece(ready, token)

@@ -23,10 +23,13 @@ class Held:
     tokens : list of int
     edits : int
         How often the sequence had been edited when this was true.
+    run : int
+        How many prompts were decoded into the sequence: which run of a loop it belongs to.
     """
 
     tokens: list[int] = field(default_factory=list)
     edits: int = -1
+    run: int = 0
 
 
 _held: WeakKeyDictionary[Context, dict[int, Held]] = WeakKeyDictionary()
@@ -65,6 +68,7 @@ def prefill(context: Context, ids: list[int], seq: int) -> tuple[Held, int]:
         except UnsupportedError:  # a recurrent state cannot go back: begin again
             context.memory.remove(seq)
             reused = 0
+    held.run += 1
     del held.tokens[reused:]
     held.edits = context._edits[seq]
     for start, batch in batches(context, ids, reused, seq, output="last"):

@@ -85,7 +85,12 @@ def test_demo_ends_at_ctrl_c(capsys, monkeypatch, tiny_path):
 
     stream = pyllama.generate.stream
     monkeypatch.setattr(pyllama.generate, "stream", interrupted)
-    assert main(["demo", "--model", str(tiny_path)]) == 130
+    # A process that was started in the background has it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["demo", "--model", str(tiny_path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "\npyllama: interrupted\n"
 
 

@@ -55,8 +55,9 @@ def test_bigstack_sees_the_call_through_on_ctrl_c():
     """The exception of the signal is raised when the call is over."""
     assert (
         run("""
-        import _thread, threading, time
+        import _thread, signal, threading, time
         from pyllama.core import bigstack
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
         ended = []
         def work():
             time.sleep(0.2)

@@ -13,7 +13,7 @@ import numpy as np
 from killers.table import Table
 from killers.world import World, raised_by
 from pyllama import Batch, Context, Model, SamplerChain, ThreadPool, generate, samplers
-from pyllama.errors import BusyError, ClosedError, InvalidBatchError, SamplingError
+from pyllama.errors import BusyError, ClosedError, InvalidBatchError, SamplingError, StateError
 
 TABLE = Table()
 row, case = TABLE.row, TABLE.case
@@ -96,7 +96,7 @@ def _(w: World) -> None:
     next(run)
 
 
-@case("X", "two streams on one sequence, in turn", None)
+@case("X", "two streams on one sequence, in turn", StateError)
 def _(w: World) -> None:
     context = w.context()
     runs = [generate.tokens(context, [1, n], ignore_eog=True) for n in (2, 3)]

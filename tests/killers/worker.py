@@ -9,6 +9,7 @@ process that dies or hangs has begun a case that it did not end.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -43,6 +44,7 @@ def prove(world: World) -> str:
 
 def main() -> None:
     """Read names, run those cases of the section."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     name, directory = sys.argv[1:]
     cases = {case.name: case for case in section(name)}
     world = World(Path(directory))
