@@ -1,4 +1,5 @@
-// Checks a batch against everything that libllama assumes of it and does not check in time.
+// Checks a batch against everything that libllama assumes of it and does not check in time, and
+// computes it.
 //
 // A position of -1, two equal positions or a sequence id beyond the context's are accepted and
 // corrupt the memory; too many tokens or outputs end the process (llama-context.cpp:1785, :2273).
@@ -104,17 +105,25 @@ struct Check {
 
 } // namespace
 
-void pyllama_check_batch(const struct llama_batch * batch, const pyllama_limits * limits,
-                         llama_memory_t memory, pyllama_batch_report * report) {
+using Compute = int32_t (*)(llama_context *, llama_batch);
+
+static int32_t compute(Compute function, llama_context * ctx, llama_memory_t memory, const llama_batch * batch,
+                       const pyllama_limits * limits, pyllama_batch_report * report) {
     *report = {};
     Check check{*batch, *limits, memory, *report};
-    if (!check.sizes()) {
-        return;
+    bool sound = check.sizes();
+    for (int32_t i = 0; sound && i < batch->n_tokens; ++i) {
+        sound = check.values(i);
     }
-    for (int32_t i = 0; i < batch->n_tokens; ++i) {
-        if (!check.values(i)) {
-            return;
-        }
-    }
-    check.order();
+    return sound && check.order() ? function(ctx, *batch) : -1;
+}
+
+int32_t pyllama_decode(struct llama_context * ctx, const struct llama_batch * batch,
+                       const pyllama_limits * limits, pyllama_batch_report * report) {
+    return compute(llama_decode, ctx, llama_get_memory(ctx), batch, limits, report);
+}
+
+int32_t pyllama_encode(struct llama_context * ctx, const struct llama_batch * batch,
+                       const pyllama_limits * limits, pyllama_batch_report * report) {
+    return compute(llama_encode, ctx, nullptr, batch, limits, report);
 }

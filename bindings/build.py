@@ -44,12 +44,16 @@ BACKENDS = {
 }
 
 
+# Functions of our own that call libllama.
+OWN = ("pyllama_decode", "pyllama_encode")
+
+
 def guards(declared: Declarations) -> str:
     """Return a macro for each function that sends its calls through ``pyllama::guard``.
 
     A function-like macro does not expand inside itself, so the name in its body is the function.
     """
-    lines = []
+    lines = [guard(name, name) for name in OWN]
     for name, header in sorted(declared.origin.items()):
         if header not in BACKENDS:
             lines.append(guard(name, name))

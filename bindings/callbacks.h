@@ -1,2 +1,23 @@
 /* Every function that C calls in Python. */
 extern "Python" bool pyllama_progress(float progress, void * user_data);
+
+/* Gives a tensor of llama_model_init_from_user its numbers. */
+extern "Python" void pyllama_fill_tensor(struct ggml_tensor * tensor, void * user_data);
+
+/* A tensor that a hook watches was computed (hooks.cpp). */
+extern "Python" bool pyllama_node(struct ggml_tensor * tensor, void * user_data);
+
+/* A sampler written in Python: the functions of its llama_sampler_i. */
+extern "Python" const char * pyllama_sampler_name(const struct llama_sampler * smpl);
+extern "Python" void pyllama_sampler_accept(struct llama_sampler * smpl, llama_token token);
+extern "Python" void pyllama_sampler_apply(struct llama_sampler * smpl, llama_token_data_array * cur_p);
+extern "Python" void pyllama_sampler_reset(struct llama_sampler * smpl);
+extern "Python" struct llama_sampler * pyllama_sampler_clone(const struct llama_sampler * smpl);
+extern "Python" void pyllama_sampler_free(struct llama_sampler * smpl);
+
+/* Training: which tensors learn, how fast, and what one batch gave. */
+extern "Python" bool pyllama_trains(const struct ggml_tensor * tensor, void * user_data);
+extern "Python" struct ggml_opt_optimizer_params pyllama_optimizer(void * user_data);
+extern "Python" void pyllama_trained(bool train, ggml_opt_context_t opt_ctx, ggml_opt_dataset_t dataset,
+                                     ggml_opt_result_t result, int64_t ibatch, int64_t ibatch_max,
+                                     int64_t t_start_us);

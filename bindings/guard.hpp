@@ -115,10 +115,6 @@ Function * from_backend(const char * backend, const char * name, const char * op
         return pyllama::raise();                  \
     }
 
-bool pyllama_read_flag(void * flag) {
-    return *static_cast<volatile int32_t *>(flag) != 0;
-}
-
 bool pyllama_backend_dl(void) {
 #ifdef PYLLAMA_BACKEND_DL
     return true;

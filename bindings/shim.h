@@ -53,11 +53,37 @@ typedef struct pyllama_batch_report {
     int32_t n_outputs; /* output rows that the call will make */
 } pyllama_batch_report;
 
-void pyllama_check_batch(const struct llama_batch * batch, const pyllama_limits * limits,
-                         llama_memory_t memory, pyllama_batch_report * report);
+/* Checks a batch, and hands it to llama_decode or llama_encode if it is sound. With a fault in the
+ * report nothing was called. */
+int32_t pyllama_decode(struct llama_context * ctx, const struct llama_batch * batch,
+                       const pyllama_limits * limits, pyllama_batch_report * report);
+int32_t pyllama_encode(struct llama_context * ctx, const struct llama_batch * batch,
+                       const pyllama_limits * limits, pyllama_batch_report * report);
 
-/* --- guard.hpp: a flag that another thread raises to stop llama_decode --- */
+/* --- hooks.cpp: what libllama asks at each node of its graph, answered without Python --- */
 
-bool pyllama_read_flag(void * flag);
+typedef struct pyllama_stop {
+    volatile int32_t raised;   /* another thread wants the computing to end */
+    volatile int64_t deadline; /* it ends by itself at this ggml_time_us(); 0 is never */
+} pyllama_stop;
+
+/* The abort callback of a context: whether to stop. Its user data is a pyllama_stop. */
+bool pyllama_should_stop(void * stop);
+
+/* A set of tensor names. At a tensor that is in it *enter* is called, which is Python. */
+typedef struct pyllama_hooks pyllama_hooks;
+typedef bool (*pyllama_enter)(struct ggml_tensor * tensor, void * user_data);
+
+pyllama_hooks * pyllama_hooks_new(pyllama_enter enter, void * user_data);
+void            pyllama_hooks_free(pyllama_hooks * hooks);
+
+/* Watch these names, or all that begin with one of them if it ends with a star. */
+void pyllama_hooks_watch(pyllama_hooks * hooks, const char * const * names, size_t n_names);
+
+/* The eval callback of a context. Its user data is a pyllama_hooks. */
+bool pyllama_eval(struct ggml_tensor * tensor, bool ask, void * hooks);
+
+/* --- guard.hpp: what the build is --- */
+
 bool pyllama_backend_dl(void);
 const char * pyllama_llama_commit(void);

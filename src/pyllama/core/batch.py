@@ -264,36 +264,20 @@ _MESSAGES = {
 }
 
 
-def check(batch: Batch, limits: Any, memory: Any, report: Any) -> int:
-    """Check *batch* against what a context can take, before C reads it.
+def fault(report: Any) -> InvalidBatchError:
+    """Return the error for what ``pyllama_decode`` found wrong with a batch.
 
     Parameters
     ----------
-    batch
-        What to decode.
-    limits
-        A ``pyllama_limits``.
-    memory
-        The ``llama_memory_t``, or NULL for a context without one.
     report
-        A ``pyllama_batch_report`` to write to, so that a loop allocates none.
+        Its ``pyllama_batch_report``, with a fault.
 
     Returns
     -------
-    int
-        How many rows of output the call will make.
-
-    Raises
-    ------
     InvalidBatchError
-        If libllama could not take the batch; the message names the token.
-
-    Calls: pyllama_check_batch
+        The message names the token.
     """
-    lib.pyllama_check_batch(batch._struct, limits, memory, report)
-    if report.fault:
-        message = _MESSAGES[report.fault].format(
-            index=report.index, value=report.value, wanted=report.wanted, seq=report.seq
-        )
-        raise InvalidBatchError(-1, message)
-    return int(report.n_outputs)
+    message = _MESSAGES[report.fault].format(
+        index=report.index, value=report.value, wanted=report.wanted, seq=report.seq
+    )
+    return InvalidBatchError(-1, message)

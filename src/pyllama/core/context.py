@@ -91,8 +91,8 @@ class Context(Saved):
             fill(params, EXACT, CONTEXT_CHECKS)
         fill(params, options, CONTEXT_CHECKS)
         check_together(model, params)
-        stop = ffi.new("int32_t *")  # abort() raises this flag, C reads it
-        params.abort_callback = ffi.addressof(lib, "pyllama_read_flag")
+        stop = ffi.new("pyllama_stop *")  # abort() raises its flag, C reads it
+        params.abort_callback = ffi.addressof(lib, "pyllama_should_stop")
         params.abort_callback_data = stop
 
         backend.begin_computing()
@@ -159,19 +159,12 @@ class Context(Saved):
             self._decode(pointer, batch)
 
     def _decode(self, pointer: Any, batch: Batch) -> None:
-        memory = lib.llama_get_memory(pointer)
-        n_outputs = self._check(batch, self._limits, memory)
+        self._require_batch(batch)
         if self._has_encoder:
             self._require_encoded(batch)
-        self._n_outputs = 0  # until it succeeds there is nothing to read
-        code = (
-            self._compute(lib.llama_decode, pointer, batch)
-            if self._pools
-            else lib.llama_decode(pointer, batch._struct[0])
-        )
+        code = self._run(lib.pyllama_decode, pointer, batch, self._limits)
         if code:
-            self._fail(code, batch, memory)
-        self._n_outputs = n_outputs
+            self._fail(code, batch, lib.llama_get_memory(pointer))
 
     def _decode_with_last_row(
         self, batch: Batch | None, function: Callable[[NDArray[np.float32]], T]
@@ -203,30 +196,39 @@ class Context(Saved):
             message = "this model has no encoder; use decode()"
             raise UnsupportedError(message)
         with self._call as pointer:
+            self._require_batch(batch)
             limits = ffi.new("pyllama_limits *", self._limits[0])
             limits.n_tokens = lib.llama_n_ubatch(pointer)
             limits.output_all = True
-            n_outputs = self._check(batch, limits, ffi.NULL)
-            self._n_outputs = 0
-            code = self._compute(lib.llama_encode, pointer, batch)
+            code = self._run(lib.pyllama_encode, pointer, batch, limits)
             if code:
                 self._fail(code, batch, ffi.NULL)
             if self._has_memory:  # what decode() then attends to; nothing to read for the caller
                 self._encoded = frozenset(batch.seq_id.ravel().tolist())
-            else:
-                self._n_outputs = n_outputs
+                self._n_outputs = 0
 
-    def _compute(self, function: Callable[[Any, Any], int], pointer: Any, batch: Batch) -> int:
-        """Call *function*; a pool, which other contexts may share, runs one graph at a time."""
-        if not self._pools:
-            return function(pointer, batch._struct[0])
-        with ExitStack() as stack:
-            for pool in set(self._pools):
-                stack.enter_context(pool._call)
-            return function(pointer, batch._struct[0])
+    def _run(
+        self, function: Callable[[Any, Any, Any, Any], int], pointer: Any, batch: Batch, limits: Any
+    ) -> int:
+        """Compute *batch* if it is sound, and return libllama's code."""
+        report, n_outputs = self._report, self._n_outputs
+        self._n_outputs = 0  # until it succeeds there is nothing to read
+        if self._pools:
+            with ExitStack() as stack:  # other contexts may share a pool; it runs one at a time
+                for pool in set(self._pools):
+                    stack.enter_context(pool._call)
+                code = function(pointer, batch._struct, limits, report)
+        else:
+            code = function(pointer, batch._struct, limits, report)
+        if code == 0:
+            self._n_outputs = report.n_outputs
+        elif report.fault:  # nothing happened
+            self._n_outputs = n_outputs
+            raise batches.fault(report)
+        return code
 
-    def _check(self, batch: Batch, limits: Any, memory: Any) -> int:
-        """Raise unless C may have *batch*; return how many rows of output it will make."""
+    def _require_batch(self, batch: Batch) -> None:
+        """Raise unless *batch* is one, and of what C does not see has the right shape."""
         if not isinstance(batch, Batch):
             message = f"a Batch is needed, not {type(batch).__name__}: pyllama.Batch(tokens)"
             raise TypeError(message)
@@ -234,7 +236,6 @@ class Context(Saved):
             self._record.require_no_views("decode")
         if batch._embd is not None:
             self._check_embd(batch, batch._embd)
-        return batches.check(batch, limits, memory, self._report)
 
     def _check_embd(self, batch: Batch, embd: NDArray[np.float32]) -> None:
         width = self.model.n_embd_inp
@@ -263,7 +264,7 @@ class Context(Saved):
 
     def _fail(self, code: int, batch: Batch, memory: Any) -> None:
         """Take back what a failed call may have stored, and raise the error for *code*."""
-        self._stop[0] = 0
+        self._stop.raised = 0
         if code not in (1, -1) and memory != ffi.NULL:
             first: dict[int, int] = {}
             for ids, n, pos in zip(batch.seq_id, batch.n_seq_id, batch.pos.ravel(), strict=False):
@@ -280,7 +281,7 @@ class Context(Saved):
         The decode raises `AbortedError` at the next node of its graph. Devices other than the CPU
         finish what they were given first.
         """
-        self._stop[0] = 1
+        self._stop.raised = 1
 
     def warmup(self) -> None:
         """Touch all weights once, so that the first real decode is not the slow one.
