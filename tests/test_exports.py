@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-import types
+from pathlib import Path
 
 import pytest
 
@@ -22,16 +23,25 @@ def test_name_is_there(name):
     assert hasattr(pyllama, name)
 
 
-def test_all_is_complete():
-    """Whatever the package shows without an underscore is promised, or is a submodule."""
-    shown = {
-        name
-        for name, value in vars(pyllama).items()
-        if not name.startswith("_")
-        and not isinstance(value, types.ModuleType)
-        and name not in ("annotations", "TYPE_CHECKING")
+def test_type_checkers_see_the_same_names():
+    """The imports under TYPE_CHECKING name what `__getattr__` finds, at the same place."""
+    tree = ast.parse(Path(pyllama.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.asname: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
     }
-    assert shown - set(pyllama.__all__) == set()
+    modules = {name: f"pyllama.{home}" for name, home in pyllama._MODULES.items()}
+    names = {name: f"pyllama.{home}.{name}" for name, home in pyllama._HOMES.items()}
+    assert seen == modules | names
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    """A misspelt name fails as on any module."""
+    with pytest.raises(AttributeError, match="Modle"):
+        _ = pyllama.Modle
 
 
 def test_exceptions_have_one_root():

@@ -20,7 +20,8 @@ BELOW = {
     "core": {"errors", "_libllama"},
     "text": {"errors", "core"},
     "prefill": {"errors", "core", "text"},
-    "generate": {"errors", "core", "text", "prefill"},
+    "choose": {"errors", "core"},
+    "generate": {"errors", "core", "text", "prefill", "choose"},
     "models": {"errors"},
     "engine": {"errors", "core", "text", "generate"},
     "server": {"errors", "core", "text", "generate", "engine"},
@@ -32,7 +33,7 @@ BELOW = {
 }
 TOUCH_C = {"core", "research"}
 # What `import pyllama` loads.
-LIGHT = {"errors", "core", "text", "prefill", "generate", "models", "__init__"}
+LIGHT = {"errors", "core", "text", "prefill", "choose", "generate", "models", "__init__"}
 DEPENDENCIES = {"numpy", "cffi", "pyllama"}
 # What `import pyllama` has no business to load: each costs milliseconds at every start.
 HEAVY = {"argparse", "asyncio", "email", "http", "importlib.metadata", "multiprocessing"}
@@ -139,13 +140,27 @@ def test_library_never_prints(file):
     assert lines == []
 
 
-def test_import_is_light():
-    """``import pyllama`` loads nothing heavy that numpy and cffi do not load anyway."""
-    code = (
+def loaded_by(code: str) -> set[str]:
+    """Return the modules that *code* loads beyond what numpy and cffi load."""
+    script = (
         "import sys, numpy, _cffi_backend\n"
         "before = set(sys.modules)\n"
-        "import pyllama\n"
+        f"{code}\n"
         "print(*sorted(set(sys.modules) - before))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(done.stdout.split()) & HEAVY == set()
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_is_light():
+    """``import pyllama`` itself loads no file of the package besides the first."""
+    assert {name for name in loaded_by("import pyllama") if name.startswith("pyllama")} == {
+        "pyllama"
+    }
+
+
+def test_first_use_is_light():
+    """What the main objects load holds nothing heavy that numpy and cffi do not load anyway."""
+    assert loaded_by("import pyllama; pyllama.Context, pyllama.generate") & HEAVY == set()

@@ -16,89 +16,121 @@ A one-screen tour::
 `Model` owns weights, `Vocab` turns text into tokens, `Context` decodes a `Batch` into logits,
 `Memory` cuts and copies what a context holds, `Sampler` picks tokens; `generate` is the loop over
 them. Objects are closed with ``with`` or ``close()``; errors are a tree under `LlamaError`.
+
+Nothing is loaded before it is used: a name is imported from its home when it is first asked for.
 """
 
 from __future__ import annotations
 
-from pyllama import errors, generate
-from pyllama.core import sampler as samplers
-from pyllama.core.adapter import Adapter
-from pyllama.core.backend import numa
-from pyllama.core.batch import Batch
-from pyllama.core.build import BuildInfo, build_info, system_info
-from pyllama.core.context import Context
-from pyllama.core.control_vector import ControlVector
-from pyllama.core.device import Device, devices
-from pyllama.core.enums import (
-    AttentionType,
-    ContextType,
-    DeviceType,
-    FlashAttnType,
-    FType,
-    GGMLType,
-    LazyMode,
-    LoadMode,
-    NumaStrategy,
-    PoolingType,
-    RopeScalingType,
-    RopeType,
-    SplitMode,
-    TokenAttr,
-    VocabType,
-)
-from pyllama.core.memory import Memory
-from pyllama.core.metadata import Metadata
-from pyllama.core.model import Model
-from pyllama.core.sampler import Candidates, Sampler, SamplerChain
-from pyllama.core.settings import ContextPerf
-from pyllama.core.state import State
-from pyllama.core.threadpool import ThreadPool
-from pyllama.core.vocab import Vocab
-from pyllama.errors import LlamaError
-from pyllama.models import demo_draft_model, demo_model
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names for type checkers; a test compares
+    from pyllama import errors as errors
+    from pyllama import generate as generate
+    from pyllama.core import sampler as samplers  # noqa: F401
+    from pyllama.core.adapter import Adapter as Adapter
+    from pyllama.core.backend import numa as numa
+    from pyllama.core.batch import Batch as Batch
+    from pyllama.core.build import BuildInfo as BuildInfo
+    from pyllama.core.build import build_info as build_info
+    from pyllama.core.build import system_info as system_info
+    from pyllama.core.context import Context as Context
+    from pyllama.core.control_vector import ControlVector as ControlVector
+    from pyllama.core.device import Device as Device
+    from pyllama.core.device import devices as devices
+    from pyllama.core.enums import AttentionType as AttentionType
+    from pyllama.core.enums import ContextType as ContextType
+    from pyllama.core.enums import DeviceType as DeviceType
+    from pyllama.core.enums import FlashAttnType as FlashAttnType
+    from pyllama.core.enums import FType as FType
+    from pyllama.core.enums import GGMLType as GGMLType
+    from pyllama.core.enums import LazyMode as LazyMode
+    from pyllama.core.enums import LoadMode as LoadMode
+    from pyllama.core.enums import NumaStrategy as NumaStrategy
+    from pyllama.core.enums import PoolingType as PoolingType
+    from pyllama.core.enums import RopeScalingType as RopeScalingType
+    from pyllama.core.enums import RopeType as RopeType
+    from pyllama.core.enums import SplitMode as SplitMode
+    from pyllama.core.enums import TokenAttr as TokenAttr
+    from pyllama.core.enums import VocabType as VocabType
+    from pyllama.core.memory import Memory as Memory
+    from pyllama.core.metadata import Metadata as Metadata
+    from pyllama.core.model import Model as Model
+    from pyllama.core.sampler import Candidates as Candidates
+    from pyllama.core.sampler import Sampler as Sampler
+    from pyllama.core.sampler import SamplerChain as SamplerChain
+    from pyllama.core.settings import ContextPerf as ContextPerf
+    from pyllama.core.state import State as State
+    from pyllama.core.threadpool import ThreadPool as ThreadPool
+    from pyllama.core.vocab import Vocab as Vocab
+    from pyllama.errors import LlamaError as LlamaError
+    from pyllama.models import demo_draft_model as demo_draft_model
+    from pyllama.models import demo_model as demo_model
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Adapter",
-    "AttentionType",
-    "Batch",
-    "BuildInfo",
-    "Candidates",
-    "Context",
-    "ContextPerf",
-    "ContextType",
-    "ControlVector",
-    "Device",
-    "DeviceType",
-    "FType",
-    "FlashAttnType",
-    "GGMLType",
-    "LazyMode",
-    "LlamaError",
-    "LoadMode",
-    "Memory",
-    "Metadata",
-    "Model",
-    "NumaStrategy",
-    "PoolingType",
-    "RopeScalingType",
-    "RopeType",
-    "Sampler",
-    "SamplerChain",
-    "SplitMode",
-    "State",
-    "ThreadPool",
-    "TokenAttr",
-    "Vocab",
-    "VocabType",
-    "build_info",
-    "demo_draft_model",
-    "demo_model",
-    "devices",
-    "errors",
-    "generate",
-    "numa",
-    "samplers",
-    "system_info",
-]
+_MODULES = {
+    "errors": "errors",
+    "generate": "generate",
+    "samplers": "core.sampler",
+}
+_HOMES = {
+    "Adapter": "core.adapter",
+    "AttentionType": "core.enums",
+    "Batch": "core.batch",
+    "BuildInfo": "core.build",
+    "Candidates": "core.sampler",
+    "Context": "core.context",
+    "ContextPerf": "core.settings",
+    "ContextType": "core.enums",
+    "ControlVector": "core.control_vector",
+    "Device": "core.device",
+    "DeviceType": "core.enums",
+    "FType": "core.enums",
+    "FlashAttnType": "core.enums",
+    "GGMLType": "core.enums",
+    "LazyMode": "core.enums",
+    "LlamaError": "errors",
+    "LoadMode": "core.enums",
+    "Memory": "core.memory",
+    "Metadata": "core.metadata",
+    "Model": "core.model",
+    "NumaStrategy": "core.enums",
+    "PoolingType": "core.enums",
+    "RopeScalingType": "core.enums",
+    "RopeType": "core.enums",
+    "Sampler": "core.sampler",
+    "SamplerChain": "core.sampler",
+    "SplitMode": "core.enums",
+    "State": "core.state",
+    "ThreadPool": "core.threadpool",
+    "TokenAttr": "core.enums",
+    "Vocab": "core.vocab",
+    "VocabType": "core.enums",
+    "build_info": "core.build",
+    "demo_draft_model": "models",
+    "demo_model": "models",
+    "devices": "core.device",
+    "numa": "core.backend",
+    "system_info": "core.build",
+}
+
+__all__ = sorted([*_MODULES, *_HOMES])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public *name* at its first use."""
+    if name in _MODULES:
+        value = import_module(f"pyllama.{_MODULES[name]}")
+    elif name in _HOMES:
+        value = getattr(import_module(f"pyllama.{_HOMES[name]}"), name)
+    else:
+        message = f"module 'pyllama' has no attribute {name!r}"
+        raise AttributeError(message)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

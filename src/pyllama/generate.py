@@ -10,25 +10,23 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
+from pyllama.choose import advancer
 from pyllama.core.batch import Batch, int32
 from pyllama.core.context import Context
 from pyllama.core.params import whole
-from pyllama.core.sampler import Sampler
-from pyllama.core.sampler.candidates import check_peak
 from pyllama.errors import ContextLengthError, StateError, UnsupportedError
 from pyllama.prefill import batches, prefill, shift
 from pyllama.text.stream import TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    Row = NDArray[np.float32]
-    LogitsProcessor = Callable[[NDArray[np.int32], Row], Row]
-    Chooser = Callable[[Row], int]
+    from pyllama.choose import Chooser, LogitsProcessor
+    from pyllama.core.sampler import Sampler
+
     Prompt = str | bytes | ArrayLike
 
 
@@ -176,7 +174,7 @@ def tokens(
     begin = clock()
     held, report.n_reused = prefill(context, ids, seq)
     report.n_prompt = len(ids)
-    advance = _advancer(context, sampler, logits_processor, held.tokens)
+    advance = advancer(context, sampler, logits_processor, held.tokens)
     resumed = clock()
     report.prompt_seconds = resumed - begin
 
@@ -357,54 +355,3 @@ def _room(context: Context, n_prompt: int, max_tokens: int | None, n_keep: int |
     if max_tokens is not None:
         return wanted
     return 2**31 if n_keep is not None else n_ctx - n_prompt + 1
-
-
-def _advancer(
-    context: Context,
-    sampler: Sampler | Chooser | None,
-    processors: Sequence[LogitsProcessor],
-    ids: list[int],
-) -> Callable[[Batch | None], int]:
-    """Return a function that decodes a batch (the first time there is none) and picks a token."""
-    if sampler is not None and not isinstance(sampler, Sampler) and not callable(sampler):
-        message = f"sampler must be a Sampler, a function or None, not {sampler!r}"
-        raise TypeError(message)
-    pick = (
-        _greedy
-        if sampler is None
-        else sampler.sample
-        if isinstance(sampler, Sampler)
-        else _checked(sampler, context.n_vocab)
-    )
-    # Only code of our own may see libllama's memory itself: it keeps no row.
-    own = sampler is None or getattr(type(sampler), "sample", 0) is Sampler.sample
-    if own and not processors:
-        return lambda step: context._decode_with_last_row(step, pick)
-
-    def advance(step: Batch | None) -> int:
-        row = context._decode_with_last_row(step, np.copy)
-        for processor in processors:
-            row = _scores(processor(np.array(ids, np.int32), row), row.shape)
-        return pick(row)
-
-    return advance
-
-
-def _greedy(row: Row) -> int:
-    token = int(row.argmax())
-    check_peak(float(row[token]))
-    return token
-
-
-def _scores(row: Row, shape: tuple[int, ...]) -> Row:
-    """Return what a logits processor gave back, or raise if it is no row of scores."""
-    scores = np.asarray(row, np.float32)
-    if scores.shape != shape:
-        message = f"a logits processor returned the shape {scores.shape} instead of {shape}"
-        raise ValueError(message)
-    return scores
-
-
-def _checked(sampler: Chooser, n_vocab: int) -> Chooser:
-    """Return *sampler* with its answer looked at."""
-    return lambda row: int(whole(0, n_vocab - 1)("the sampler's token", sampler(row)))
