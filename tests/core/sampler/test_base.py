@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_a_clone_between_choosing_and_accepting_is_safe(logits):
     token = chooser.sample(logits, accept=False)
     for copy in (chooser.clone(), chain_with(chooser).clone()):
         copy.accept(token)
-        copy.sample(logits)
+        assert 0 <= copy.sample(logits) < N
 
 
 def test_copy_from_takes_a_state_back(logits):
@@ -272,8 +273,10 @@ def test_a_garbage_cycle_of_samplers_is_freed():
     for _ in range(5):
         chain = chain_with(sampler.dist(seed=1), sampler.greedy())
         chain.keep = chain[0].keep = [chain, chain[0], chain[1]]
+        gone = weakref.ref(chain)
         del chain
         gc.collect()
+        assert gone() is None
 
 
 def test_a_sampler_is_for_one_thread_at_a_time(logits):

@@ -208,7 +208,8 @@ def test_nothing_is_printed(model, capfd):
 @pytest.mark.parametrize("path", sorted((LLAMA_CPP / "grammars").glob("*.gbnf")), ids=str)
 def test_the_grammars_of_llama_cpp_are_grammars(path, model):
     """None of them is refused."""
-    sampler.grammar(model.vocab, path.read_text()).close()
+    with sampler.grammar(model.vocab, path.read_text()) as grammar:
+        assert grammar.name == "grammar"
 
 
 @pytest.mark.parametrize(
@@ -229,13 +230,15 @@ def test_accepts_the_whole_notation(source, model):
     """Each form that libllama parses."""
     grammar = sampler.grammar(model.vocab, source)
     grammar.reset()
-    grammar.clone().close()
+    assert grammar.clone().name == "grammar"
 
 
 def test_the_root_may_have_another_name(model, token):
     """The other rules are then only for its use."""
     grammar = sampler.grammar(model.vocab, 'root ::= "a"\nstart ::= "b"', grammar_root="start")
     grammar.accept(token("b"))
+    with pytest.raises(GrammarError):
+        grammar.accept(token("b"))
 
 
 def test_needs_only_a_small_stack_of_its_caller(model):
