@@ -8,7 +8,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint types check bench clean
+.PHONY: help setup demo test test-all lint types check bench fuzz sanitize soak clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,18 @@ check: lint types ## lint and types
 
 bench: setup ## measure the loop against llama.cpp's own llama-bench
 	@$(BIN)/python bench/loop.py $(ARGS)
+
+fuzz: setup ## feed mutated files, states, grammars, text, calls (ARGS="model --count 100000")
+	@$(BIN)/python tools/fuzz --grow build/fuzz/seeds $(ARGS)
+
+sanitize: setup ## run the tests under ASan and UBSan, and those about threads under TSan
+	@status=0; \
+	$(BIN)/python tools/sanitize.py address $(ARGS) || status=1; \
+	$(BIN)/python tools/sanitize.py thread $(ARGS) || status=1; \
+	exit $$status
+
+soak: setup ## load, decode and fail very often, and watch memory, files and threads
+	@$(BIN)/python tools/soak.py $(ARGS)
 
 clean: ## remove what setup made, except llama.cpp
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache src/pyllama/_libllama*

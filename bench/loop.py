@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-LLAMA = ROOT / "vendor" / "llama.cpp"
-SCRATCH = Path(tempfile.gettempdir()) / "pyllama-bench"
+from peers import model_file, output, program
+
+WRITERS = {"small": "write_overhead", "large": "write_tinyllama"}
 TARGETS = {"small": {"tokens": 0.97, "stream": 0.95}, "large": {"tokens": 0.99, "stream": 0.99}}
 
 
@@ -41,11 +38,10 @@ def main() -> None:
         path, what, n_threads, n_tokens = options.measure
         print(measure(path, what, int(n_threads), int(n_tokens)))
         return
-    SCRATCH.mkdir(exist_ok=True)
-    bench = build_llama_bench()
+    bench = program("llama-bench")
     print("file   threads loop        pyllama  llama-bench  ratio  asked")
     for name, n_tokens in (("small", 3000), ("large", 48))[: 2 if options.large else 1]:
-        path = model_file(name)
+        path = model_file(name, WRITERS[name])
         for n_threads in options.threads:
             for what in ("tokens", "stream"):
                 ours, theirs = race(bench, path, options.rounds, what, n_threads, n_tokens)
@@ -60,46 +56,6 @@ def main() -> None:
         print(line)
 
 
-def build_llama_bench() -> Path:
-    """Compile llama-bench against the libraries of the editable build, once."""
-    libraries = sorted(ROOT.glob("build/*/bin/libllama-common.so"))
-    if not libraries:
-        sys.exit("there is no build to compare with: type make setup first")
-    directory = libraries[-1].parent
-    program = SCRATCH / "llama-bench"
-    if program.exists() and program.stat().st_mtime > (directory / "libllama.so").stat().st_mtime:
-        return program
-    print("compiling llama-bench ...", flush=True)
-    source = LLAMA / "tools" / "llama-bench"
-    command = [
-        os.environ.get("CXX", "c++"),
-        "-O3",
-        "-DNDEBUG",
-        "-std=c++17",
-        str(source / "main.cpp"),
-        str(source / "llama-bench.cpp"),
-        *(f"-I{LLAMA / each}" for each in ("common", "include", "ggml/include", "vendor")),
-        f"-L{directory}",
-        f"-Wl,-rpath,{directory}",
-        *("-lllama-common", "-lllama", "-lggml", "-lggml-base", "-lpthread"),
-        *("-o", str(program)),
-    ]
-    subprocess.run(command, check=True)
-    return program
-
-
-def model_file(name: str) -> Path:
-    """Write the random model *name*, once."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    import random_model  # noqa: PLC0415 - it needs gguf-py, which a child process does not
-
-    path = SCRATCH / f"{name}.gguf"
-    if not path.exists():
-        write = random_model.write_overhead if name == "small" else random_model.write_tinyllama
-        write(path)
-    return path
-
-
 def race(bench: Path, path: Path, rounds: int, *case: str | int) -> tuple[list[float], list[float]]:
     """Run both in turns; return the tokens per second of each."""
     ours, theirs = [], []
@@ -111,11 +67,6 @@ def race(bench: Path, path: Path, rounds: int, *case: str | int) -> tuple[list[f
         ours.append(float(output(mine)))
         theirs.append(json.loads(output(other))[0]["avg_ts"])
     return ours, theirs
-
-
-def output(command: list[str]) -> str:
-    """Return what *command* prints."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def measure(path: str, what: str, n_threads: int, n_tokens: int) -> float:
@@ -144,17 +95,30 @@ def small_costs() -> list[str]:
     """Return lines on what single things cost."""
     import pyllama  # noqa: PLC0415 - after the race, so that it does not share the machine
 
-    code = "import time; t = time.perf_counter(); import pyllama; print(time.perf_counter() - t)"
-    imports = [float(output([sys.executable, "-c", code])) for _ in range(7)]
-    with pyllama.Model(model_file("small")) as model, model.context(n_ctx=256) as context:
+    whole = "import pyllama; pyllama.Context, pyllama.generate"
+    importing, using, others = (
+        statistics.median(seconds(code) for _ in range(7))
+        for code in ("import pyllama", whole, "import numpy, _cffi_backend")
+    )
+    with (
+        pyllama.Model(model_file("small", WRITERS["small"])) as model,
+        model.context(n_ctx=256) as context,
+    ):
         context.decode(pyllama.Batch([1]))
         view = per_call(lambda: context.logits_view(0))
         call = per_call(lambda: context.n_ctx)
     return [
-        f"import pyllama          {1e3 * statistics.median(imports):7.1f} ms   asked: under 60",
+        f"import pyllama          {1e3 * importing:7.1f} ms   asked: under 60",
+        f"  and its first use     {1e3 * using:7.1f} ms   numpy and cffi: {1e3 * others:.1f}",
         f"a row of logits lent    {1e6 * view:7.2f} us   asked: under 3",
         f"a property (one C call) {1e6 * call:7.2f} us",
     ]
+
+
+def seconds(code: str) -> float:
+    """Return how long *code* takes in a process of its own."""
+    clock = "import time; t = time.perf_counter()"
+    return float(output([sys.executable, "-c", f"{clock}; {code}; print(time.perf_counter() - t)"]))
 
 
 def per_call(function: object, n: int = 20_000, rounds: int = 7) -> float:

@@ -24,6 +24,7 @@ PREAMBLE = """
 #include "mtmd-helper.h"
 #include "build-info.h"
 #include "shim.h"
+#include "chat.h"
 #include "guard.hpp"
 """
 
@@ -44,8 +45,18 @@ BACKENDS = {
 }
 
 
-# Functions of our own that call libllama.
-OWN = ("pyllama_decode", "pyllama_encode")
+# Functions of our own that call libllama, or common/.
+OWN = (
+    "pyllama_decode",
+    "pyllama_encode",
+    "pyllama_memory_uses",
+    "pyllama_chat_render",
+    "pyllama_chat_caps",
+    "pyllama_chat_parser_new",
+    "pyllama_chat_parse",
+    "pyllama_schema_to_grammar",
+)
+HEADERS = ("shim.h", "chat.h", "callbacks.h")
 
 
 def guards(declared: Declarations) -> str:
@@ -72,7 +83,7 @@ def guard(name: str, function: str) -> str:
 def stub(declared: Declarations, extra: str) -> str:
     """Return a type stub, so that a type checker finds a misspelt C name.
 
-    *extra* holds declarations of our own: shim.h and callbacks.h.
+    *extra* holds declarations of our own: the files that HEADERS names.
     """
     functions = dict(declared.functions)
     for line in re.sub(r"/\*.*?\*/", "", extra, flags=re.DOTALL).split(";"):
@@ -91,7 +102,9 @@ def stub(declared: Declarations, extra: str) -> str:
             'F = TypeVar("F", bound=Callable[..., Any])',
             "",
             "class _FFI:",
-            "    def def_extern(self) -> Callable[[F], F]: ...",
+            "    def def_extern(",
+            "        self, *, onerror: Callable[..., object] | None = ...",
+            "    ) -> Callable[[F], F]: ...",
             "    def __getattr__(self, name: str) -> Any: ...",
             "",
             "ffi: _FFI",
@@ -131,7 +144,7 @@ def main() -> None:
     except subprocess.CalledProcessError as error:
         sys.exit(f"{options.compiler} could not preprocess llama.h:\n{error.stderr}")
 
-    own = (HERE / "shim.h").read_text() + (HERE / "callbacks.h").read_text()
+    own = "".join((HERE / name).read_text() for name in HEADERS)
     ffi = cffi.FFI()
     ffi.cdef(declared.cdef, override=True)  # ggml repeats some typedefs
     ffi.cdef(own)

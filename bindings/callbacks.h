@@ -15,9 +15,5 @@ extern "Python" void pyllama_sampler_reset(struct llama_sampler * smpl);
 extern "Python" struct llama_sampler * pyllama_sampler_clone(const struct llama_sampler * smpl);
 extern "Python" void pyllama_sampler_free(struct llama_sampler * smpl);
 
-/* Training: which tensors learn, how fast, and what one batch gave. */
+/* Training: which tensors learn. */
 extern "Python" bool pyllama_trains(const struct ggml_tensor * tensor, void * user_data);
-extern "Python" struct ggml_opt_optimizer_params pyllama_optimizer(void * user_data);
-extern "Python" void pyllama_trained(bool train, ggml_opt_context_t opt_ctx, ggml_opt_dataset_t dataset,
-                                     ggml_opt_result_t result, int64_t ibatch, int64_t ibatch_max,
-                                     int64_t t_start_us);

@@ -77,11 +77,29 @@ typedef bool (*pyllama_enter)(struct ggml_tensor * tensor, void * user_data);
 pyllama_hooks * pyllama_hooks_new(pyllama_enter enter, void * user_data);
 void            pyllama_hooks_free(pyllama_hooks * hooks);
 
-/* Watch these names, or all that begin with one of them if it ends with a star. */
-void pyllama_hooks_watch(pyllama_hooks * hooks, const char * const * names, size_t n_names);
+/* Watch these names, or all that begin with one of them if it ends with a star; and, if wanted,
+ * the products of a weight and activations, whatever their name. */
+void pyllama_hooks_watch(pyllama_hooks * hooks, const char * const * names, size_t n_names,
+                         bool products);
+
+/* Count micro-batches from 0: a call begins. */
+void    pyllama_hooks_begin(pyllama_hooks * hooks);
+int32_t pyllama_hooks_micro_batch(const pyllama_hooks * hooks);
 
 /* The eval callback of a context. Its user data is a pyllama_hooks. */
 bool pyllama_eval(struct ggml_tensor * tensor, bool ask, void * hooks);
+
+/* --- memory.cpp: where a model and its context lie --- */
+
+typedef struct pyllama_memory_use {
+    char     device[64]; /* "CPU" for all that the CPU can read */
+    uint64_t model;      /* bytes: weights, */
+    uint64_t context;    /* keys, values, states and outputs, */
+    uint64_t compute;    /* and what is in between */
+} pyllama_memory_use;
+
+/* Writes one entry for each kind of buffer, at most n_max, and returns how many. */
+int32_t pyllama_memory_uses(const struct llama_context * ctx, pyllama_memory_use * uses, int32_t n_max);
 
 /* --- guard.hpp: what the build is --- */
 

@@ -323,3 +323,15 @@ def test_prompt_logits_come_a_batch_at_a_time(model):
         context.decode(Batch(prompt, output="all"))
         assert starts == [0, 64, 128, 192]
         assert np.abs(np.concatenate(rows) - context.logits()).max() < 1e-4
+
+
+def test_the_report_says_how_a_run_ended(context):
+    """When the caller left, and when something failed."""
+    left, failed = Report(), Report()
+    running = tokens(context, [1, 2], ignore_eog=True, report=left)
+    next(running)
+    running.close()
+    answers = iter([5])
+    with pytest.raises(RuntimeError):  # what Python makes of a StopIteration in a generator
+        list(tokens(context, [1, 2], sampler=lambda row: next(answers), report=failed))
+    assert (left.finish_reason, failed.finish_reason) == ("cancelled", "error")

@@ -22,25 +22,23 @@ SECONDS = 240  # for a section, against hangs; the slowest takes about 10
 
 # Rows about what is not bound yet, or cannot be made to happen through the public names.
 LATER = {
-    "H6": "adapters",
-    "H9": "backend samplers",
-    "L7": "devices",
-    "L8": "tensor_split",
-    "L9": "kv_overrides",
-    "L10": "tensor_buft_overrides",
-    "L13": "init_from_user",
-    "C9": "backend samplers",
-    "C13": "cb_eval",
-    "C14": "backend samplers",
-    "D15": "batch_ext",
     "M6": "no file of that architecture can be made small",
-    "O3": "backend samplers",
-    "S13": "samplers written in Python",
     "T1": "templates",
-    "Q1": "quantize",
-    "Q2": "model_save_to_file",
 }
-N_ROWS = {"H": 14, "L": 13, "C": 14, "D": 16, "M": 7, "O": 4, "S": 14, "V": 7, "T": 2, "Q": 6}
+N_ROWS = {
+    "H": 14,
+    "L": 13,
+    "C": 14,
+    "D": 16,
+    "M": 7,
+    "O": 4,
+    "S": 14,
+    "V": 7,
+    "T": 2,
+    "Q": 6,
+    "P": 6,
+}
+N_ROWS |= {"TR": 1}
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,30 @@
-"""What the README shows, works."""
+"""What the README and the pages in docs/ show, works."""
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import re
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from pyllama.text.sampling import ORDER, SamplingParams
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Return language and content of each block of code."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks(TEXT)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 SHELL = [line for language, code in BLOCKS if language == "sh" for line in code.splitlines()]
 
@@ -23,6 +36,34 @@ def test_python_blocks_run(code):
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_print_what_stands_below_them(page):
+    """One after another, in one namespace."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    printed = None
+    for language, content in blocks(PAGES[page]):
+        if language == "python":
+            assert not printed, f"nothing on the page shows {printed!r}"
+            with redirect_stdout(io.StringIO()) as out:
+                exec(compile(content, page, "exec", dont_inherit=True), namespace)
+            printed = out.getvalue()
+        elif language == "text" and printed:
+            assert printed == content
+            printed = None
+    assert not printed
+
+
+def test_the_table_of_sampling_parameters_is_complete():
+    """Each field stands there in order, with its default; so do the samplers of the chain."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", PAGES["sampling"], re.MULTILINE)
+    defaults = {each.name: str(each.default) for each in dataclasses.fields(SamplingParams)}
+    defaults["dry_sequence_breakers"] = r'`\n` `:` `"` `*`'
+    defaults["logit_bias"] = "none"
+    defaults["samplers"] = "the chain below"
+    assert dict(rows) == defaults
+    assert ", ".join(f"`{name}`" for name in ORDER) in " ".join(PAGES["sampling"].split())
 
 
 def test_make_targets_exist():
@@ -49,6 +90,9 @@ def test_programs_and_files_exist():
     """The scripts and links lead somewhere."""
     for path in re.findall(r"\]\((?!http)([^)]+)\)|python ([\w/]+\.py)", TEXT):
         assert (ROOT / "".join(path)).exists(), path
+    for page in PAGES.values():
+        for path in re.findall(r"\]\((?!http)([^)]+)\)", page):
+            assert (ROOT / "docs" / path).exists(), path
 
 
 def test_the_command_line_answers():

@@ -12,19 +12,22 @@ from pyllama.core.sampler.candidates import check_peak
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
     from pyllama.core.batch import Batch
-    from pyllama.core.context import Context
 
     Row = NDArray[np.float32]
     LogitsProcessor = Callable[[NDArray[np.int32], Row], Row]
     Chooser = Callable[[Row], int]
+    # Decodes a batch, or nothing, and returns what the function makes of the last row of logits.
+    Decode = Callable[[Batch | None, Callable[[Row], Any]], Any]
 
 
 def advancer(
-    context: Context,
+    decode: Decode,
+    n_vocab: int,
     sampler: Sampler | Chooser | None,
     processors: Sequence[LogitsProcessor],
     ids: list[int],
@@ -33,8 +36,10 @@ def advancer(
 
     Parameters
     ----------
-    context
-        Where to decode.
+    decode
+        What decodes a batch and hands over its last row.
+    n_vocab
+        Length of a row.
     sampler
         A native `Sampler` or chain, a function of a row of logits, or None for the likeliest.
     processors
@@ -56,19 +61,19 @@ def advancer(
         message = f"sampler must be a Sampler, a function or None, not {sampler!r}"
         raise TypeError(message)
     pick = (
-        _greedy
+        greedy
         if sampler is None
         else sampler.sample
         if isinstance(sampler, Sampler)
-        else _checked(sampler, context.n_vocab)
+        else _checked(sampler, n_vocab)
     )
     # Only code of our own may see libllama's memory itself: it keeps no row.
     own = sampler is None or getattr(type(sampler), "sample", 0) is Sampler.sample
     if own and not processors:
-        return lambda step: context._decode_with_last_row(step, pick)
+        return lambda step: decode(step, pick)
 
     def advance(step: Batch | None) -> int:
-        row = context._decode_with_last_row(step, np.copy)
+        row = decode(step, np.copy)
         for processor in processors:
             row = _scores(processor(np.array(ids, np.int32), row), row.shape)
         return pick(row)
@@ -76,7 +81,24 @@ def advancer(
     return advance
 
 
-def _greedy(row: Row) -> int:
+def greedy(row: Row) -> int:
+    """Return the likeliest token.
+
+    Parameters
+    ----------
+    row
+        Logits, float32, shape ``(n_vocab,)``.
+
+    Returns
+    -------
+    int
+        A token id; of equals the first.
+
+    Raises
+    ------
+    SamplingError
+        If a logit is NaN or +inf, or all are -inf.
+    """
     token = int(row.argmax())
     check_peak(float(row[token]))
     return token

@@ -17,6 +17,7 @@
       TemplateError          a chat template that does not render
       StateError             a call that does not fit the object's state; .expected .actual
       AdapterError           an adapter that does not fit the model
+      QuantizeError          a model file that was not quantised; .log as for LoadError
       ClosedError            used after close() (also a ValueError, as for files)
       BusyError              used by a second thread, or closed during a call
       UnsupportedError       this build, or this model, cannot
@@ -26,7 +27,8 @@
         ModelNotFoundError
 
 A wrong argument is a TypeError, ValueError or IndexError, raised before C is called; an array
-that is lent out makes `decode` and `close` raise BufferError.
+that is lent out makes `decode` and `close` raise BufferError; a ``timeout`` that was too short is a
+TimeoutError.
 """
 
 from __future__ import annotations
@@ -136,6 +138,22 @@ class StateError(LlamaError):
 
 class AdapterError(LlamaError):
     """An adapter does not fit the model."""
+
+
+class QuantizeError(LlamaError):
+    """A model file was not quantised: libllama refused, its process died, or it was cancelled.
+
+    Parameters
+    ----------
+    message
+        What happened.
+    log
+        libllama's own warnings and errors, oldest first.
+    """
+
+    def __init__(self, message: str, log: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join([message, *log]))
+        self.log = tuple(log)
 
 
 class ClosedError(LlamaError, ValueError):

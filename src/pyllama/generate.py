@@ -13,21 +13,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyllama.choose import advancer
 from pyllama.core.batch import Batch, int32
 from pyllama.core.context import Context
-from pyllama.core.params import whole
-from pyllama.errors import ContextLengthError, StateError, UnsupportedError
-from pyllama.prefill import batches, prefill, shift
+from pyllama.core.deadline import Deadline
+from pyllama.core.params import flag, functions, whole
+from pyllama.errors import AbortedError, ContextLengthError, StateError, UnsupportedError
+from pyllama.prefill import batches, one_by_one, prefill, shift
 from pyllama.text.stream import TextStream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    from pyllama.choose import Chooser, LogitsProcessor
+    from pyllama.choose import Chooser, Decode, LogitsProcessor
     from pyllama.core.sampler import Sampler
+    from pyllama.prefill import Held
 
     Prompt = str | bytes | ArrayLike
+    Prefill = Callable[[Context, list[int], int, Deadline | None], tuple[Held, int]]
+    Steps = Callable[[Context, Held, int, int, Deadline | None], Decode]
 
 
 @dataclass
@@ -38,16 +42,20 @@ class Report:
     ----------
     n_prompt, n_reused, n_generated : int
         Tokens of the prompt, those of them that the memory held already, and tokens generated.
+    n_drafted, n_accepted : int
+        Tokens that were guessed and decoded ahead, and those of them that the text went on with.
     prompt_seconds, generation_seconds : float
         Time to decode the prompt, and from then on without the caller's own.
     finish_reason : str or None
         "stop" (the model ended, or a stop string came), "length" (``max_tokens``, or the context
-        is full), None while it runs or when the caller left.
+        is full), "cancelled" (the caller left, or called abort), "error"; None while it runs.
     """
 
     n_prompt: int = 0
     n_reused: int = 0
     n_generated: int = 0
+    n_drafted: int = 0
+    n_accepted: int = 0
     prompt_seconds: float = 0.0
     generation_seconds: float = 0.0
     finish_reason: str | None = None
@@ -114,8 +122,11 @@ def tokens(
     n_keep: int | None = None,
     ignore_eog: bool = False,
     seq: int = 0,
+    timeout: float | None = None,
+    decode_prompt: Prefill = prefill,
+    decode_steps: Steps = one_by_one,
     report: Report | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Generate token ids until the model ends its text.
 
     Parameters
@@ -140,6 +151,12 @@ def tokens(
         Go on after tokens that end a text.
     seq
         The sequence of the memory to use.
+    timeout
+        Seconds that the whole run may take, the caller's own included; None sets no limit.
+    decode_prompt
+        What decodes the prompt: `prefill`, or `PromptCache.prefill`.
+    decode_steps
+        What makes the function that decodes each token; see `speculative.tokens`.
     report
         Filled in; complete when the loop has ended.
 
@@ -158,6 +175,8 @@ def tokens(
         If ``n_keep`` is given and the memory cannot shift.
     DecodeError
         As `Context.decode`.
+    TimeoutError
+        If the time was not enough; the tokens yielded until then stay decoded, but the last.
     StateError
         If another run was started on the same sequence meanwhile.
 
@@ -165,16 +184,19 @@ def tokens(
     -----
     A token is decoded when the next one is asked for.
     """
-    report = Report() if report is None else report
-    ids = _token_ids(context, prompt)
+    report = _begin(context, report)
+    deadline = Deadline.after(timeout)
+    ids = _token_ids(context, prompt, deadline)
     limit = _room(context, len(ids), max_tokens, n_keep)
-    eog = frozenset() if ignore_eog else context.model.vocab.eog_tokens
+    functions("logits_processor", logits_processor)
+    eog = frozenset() if flag("ignore_eog", ignore_eog) else context.model.vocab.eog_tokens
     clock = time.perf_counter
 
     begin = clock()
-    held, report.n_reused = prefill(context, ids, seq)
+    held, report.n_reused = decode_prompt(context, ids, seq, deadline)
     report.n_prompt = len(ids)
-    advance = advancer(context, sampler, logits_processor, held.tokens)
+    decode = decode_steps(context, held, seq, limit, deadline)
+    advance = advancer(decode, context.n_vocab, sampler, logits_processor, held.tokens)
     resumed = clock()
     report.prompt_seconds = resumed - begin
 
@@ -203,6 +225,11 @@ def tokens(
                 held.tokens.append(token)
                 token = advance(step)
         report.finish_reason = "length"
+    except BaseException as error:
+        if report.finish_reason is None:
+            left = isinstance(error, (GeneratorExit, AbortedError))
+            report.finish_reason = "cancelled" if left else "error"
+        raise
     finally:
         report.n_generated = n_generated
         report.generation_seconds = spent
@@ -243,7 +270,7 @@ def stream(
     LlamaError
         As `tokens`.
     """
-    report = Report() if report is None else report
+    report = _begin(context, report)
     text = TextStream(stop)
     pieces, push = context.model.vocab.piece_table(), text.push
     for token in tokens(context, prompt, report=report, **options):
@@ -315,6 +342,7 @@ def prompt_logits(
     DecodeError
         As `Context.decode`.
     """
+    _begin(context, None)
     ids = _token_ids(context, prompt)
     _room(context, len(ids), 0, None)
     context.memory.remove(seq)
@@ -323,9 +351,23 @@ def prompt_logits(
         yield start, context.logits_view()
 
 
-def _token_ids(context: Context, prompt: Prompt) -> list[int]:
+def _begin(context: Context, report: Report | None) -> Report:
+    """Return the report to fill in; raise if one of the two is something else."""
+    if not isinstance(context, Context):
+        message = f"a Context is needed to generate, not {context!r:.80}: model.context()"
+        raise TypeError(message)
+    if report is None:
+        return Report()
+    if not isinstance(report, Report):
+        message = f"report must be a generate.Report, not {report!r:.80}"
+        raise TypeError(message)
+    return report
+
+
+def _token_ids(context: Context, prompt: Prompt, deadline: Deadline | None = None) -> list[int]:
     if isinstance(prompt, (str, bytes)):
-        ids = context.model.vocab.tokenize(prompt)
+        timeout = None if deadline is None else deadline.left
+        ids = context.model.vocab.tokenize(prompt, timeout=timeout)
     else:
         ids = int32("prompt", prompt, 1)
     if not len(ids):
@@ -346,8 +388,9 @@ def _room(context: Context, n_prompt: int, max_tokens: int | None, n_keep: int |
     # The last token generated is never decoded, so it takes no room.
     needed = n_prompt + (max(0, wanted - 1) if n_keep is None else 0)
     if needed > n_ctx:
+        asked = "" if max_tokens is None else f" and max_tokens={wanted}"
         message = (
-            f"{n_prompt} prompt tokens and max_tokens={wanted} take {needed} of the {n_ctx} "
+            f"{n_prompt} prompt tokens{asked} take {needed} of the {n_ctx} "
             "tokens that a sequence of this context has: shorten the prompt, make the context "
             "with a larger n_ctx, or give n_keep to shift"
         )

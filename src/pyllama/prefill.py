@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -12,6 +13,9 @@ from pyllama.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pyllama.choose import Decode
+    from pyllama.core.deadline import Deadline
 
 
 @dataclass
@@ -35,7 +39,9 @@ class Held:
 _held: WeakKeyDictionary[Context, dict[int, Held]] = WeakKeyDictionary()
 
 
-def prefill(context: Context, ids: list[int], seq: int) -> tuple[Held, int]:
+def prefill(
+    context: Context, ids: list[int], seq: int, deadline: Deadline | None = None
+) -> tuple[Held, int]:
     """Decode what the memory does not hold of a prompt.
 
     Parameters
@@ -46,6 +52,8 @@ def prefill(context: Context, ids: list[int], seq: int) -> tuple[Held, int]:
         The prompt; it must fit.
     seq
         The sequence of the memory to use.
+    deadline
+        When it must have ended.
 
     Returns
     -------
@@ -56,11 +64,11 @@ def prefill(context: Context, ids: list[int], seq: int) -> tuple[Held, int]:
 
     Raises
     ------
-    DecodeError
+    DecodeError, TimeoutError
         As `Context.decode`.
     """
-    held = _held.setdefault(context, {}).setdefault(seq, Held())
-    reused = _reusable(context, ids, seq, held)
+    held = held_of(context, seq)
+    reused = reusable(context, ids, seq, held)
     n_past = context.memory.pos_max(seq)
     if n_past is not None and n_past >= reused:
         try:
@@ -72,23 +80,111 @@ def prefill(context: Context, ids: list[int], seq: int) -> tuple[Held, int]:
     del held.tokens[reused:]
     held.edits = context._edits[seq]
     for start, batch in batches(context, ids, reused, seq, output="last"):
-        context.decode(batch)
+        context._decode_by(deadline, batch)
         held.tokens.extend(ids[start : start + batch.n_tokens])
     return held, reused
 
 
-def _reusable(context: Context, ids: list[int], seq: int, held: Held) -> int:
-    """Return how many tokens of *ids* the memory holds, and can go on from."""
+def held_of(context: Context, seq: int) -> Held:
+    """Return what is known of a sequence of a memory.
+
+    Parameters
+    ----------
+    context
+        Whose memory it is.
+    seq
+        The sequence.
+
+    Returns
+    -------
+    Held
+        The one object for it; it may be out of date, see `Held.edits`.
+    """
+    return _held.setdefault(context, {}).setdefault(seq, Held())
+
+
+def reusable(context: Context, ids: list[int], seq: int, held: Held) -> int:
+    """Return how many tokens of a prompt the memory holds, and can go on from.
+
+    Parameters
+    ----------
+    context, ids, seq
+        As for `prefill`.
+    held
+        What is known of the sequence.
+
+    Returns
+    -------
+    int
+        0 if what is known is out of date.
+    """
     n_held = len(held.tokens)
     end = context.memory.pos_max(seq)
     if held.edits != context._edits[seq] or end is None or end + 1 != n_held:
         return 0
     # The last token is decoded in any case: its logits are wanted.
     most = min(n_held, len(ids) - 1)
-    shared = next((i for i in range(most) if ids[i] != held.tokens[i]), most)
+    shared = n_shared(ids, held.tokens, most)
     # A sliding window that has moved on no longer holds what the tokens from there attend to.
     first = context.memory.pos_min(seq) or 0
     return shared if first == 0 or first <= shared - context.model.n_swa else 0
+
+
+def n_shared(one: list[int], other: list[int], most: int) -> int:
+    """Return how many tokens two lists begin with alike.
+
+    Parameters
+    ----------
+    one, other
+        Token ids.
+    most
+        How many to look at; neither list is shorter.
+
+    Returns
+    -------
+    int
+    """
+    low, high = 0, most
+    while low < high:  # slices are compared in C
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def one_by_one(
+    context: Context,
+    held: Held,  # noqa: ARG001 - for those that decode ahead, as the next two
+    seq: int,  # noqa: ARG001
+    limit: int,  # noqa: ARG001
+    deadline: Deadline | None = None,
+) -> Decode:
+    """Make the function that decodes a token when it is asked for, and no other.
+
+    Parameters
+    ----------
+    context
+        Where to decode.
+    held
+        What the sequence holds; the loop adds each token just before it is decoded.
+    seq
+        The sequence.
+    limit
+        How many tokens will be chosen at most.
+    deadline
+        When each decode must have ended.
+
+    Returns
+    -------
+    callable
+        Takes the batch to decode, or None if the row is there already, and a function of the row
+        that predicts the next token; returns what that returns.
+    """
+    if deadline is None:
+        return context._decode_with_last_row
+    return partial(context._decode_with_last_row_by, deadline)
 
 
 def batches(

@@ -48,8 +48,8 @@ def test_writing_to_the_arrays_changes_what_c_reads(context):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({}, TypeError, "either tokens or embd"),
-        ({"tokens": [1], "embd": [[1.0]]}, TypeError, "either tokens or embd"),
+        ({}, TypeError, "tokens or embd"),
+        ({"tokens": [1, 2], "embd": [[1.0]]}, ValueError, "2 tokens, but 1 rows"),
         ({"tokens": [1.5]}, TypeError, "whole numbers"),
         ({"tokens": ["a"]}, TypeError, "whole numbers"),
         ({"tokens": [[1, 2]]}, ValueError, "shape"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 
@@ -315,6 +316,23 @@ def test_pooled_embeddings_are_those_of_the_tokens(model, pooling):
             context.embedding(1)
         with pytest.raises(StateError, match=r"embedding\(seq\)"):
             context.embeddings()
+
+
+def test_batches_use_as_many_threads_as_single_tokens(model):
+    """Unless the caller says otherwise."""
+    with model.context(n_ctx=256, n_threads=1) as context:
+        assert (context.n_threads, context.n_threads_batch) == (1, 1)
+    with model.context(n_ctx=256, n_threads=1, n_threads_batch=2) as context:
+        assert (context.n_threads, context.n_threads_batch) == (1, 2)
+
+
+def test_an_abort_is_no_error_in_the_log(model, caplog):
+    """It is what the caller asked for."""
+    with model.context(n_ctx=256) as context, caplog.at_level(logging.INFO, "pyllama"):
+        context.abort()
+        with pytest.raises(AbortedError):
+            context.decode(Batch([1, 2]))
+    assert [each for each in caplog.records if each.levelno > logging.INFO] == []
 
 
 def test_embeddings_that_were_not_asked_for_are_an_error(context):

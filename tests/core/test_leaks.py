@@ -12,10 +12,17 @@ import statistics
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
 MEGABYTE = 1 << 20
+TESTS = Path(__file__).parent.parent
+GGUF_ARRAYS = f"""
+sys.path.append({str(TESTS)!r})
+from gguf_arrays import arrays_of
+arrays = arrays_of(path)
+"""
 N_LOOKS, N_COMPARED = 25, 5
 WARM_UP = 0.5  # of the number of cycles, before the first look
 
@@ -88,6 +95,38 @@ CYCLES = {
             Model(path, progress=lambda f: False)
         except LlamaError:
             pass
+        """,
+        "",
+    ),
+    "open files, in time and too late": (
+        200,
+        """
+        with open(path, "rb") as file:
+            Model(file).close()
+            try:
+                Model(file, progress=lambda f: time.sleep(0.001), timeout=0.0005)
+            except TimeoutError:
+                pass
+        """,
+        "import time",
+    ),
+    "models of arrays, whole and incomplete": (
+        96,
+        """
+        Model.from_arrays(*arrays).close()
+        try:
+            Model.from_arrays(arrays[0], {})
+        except LlamaError:
+            pass
+        """,
+        GGUF_ARRAYS,
+    ),
+    "saved models, and estimates": (
+        96,
+        """
+        with Model(path, kv_overrides={"general.name": "x"}) as model:
+            model.save(path + ".saved")
+        estimate_memory(path, n_ctx=256)
         """,
         "",
     ),

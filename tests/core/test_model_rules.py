@@ -50,10 +50,12 @@ def rwkv(*tokens: str) -> dict[str, object]:
         ({"llama.attention.layer_norm_rms_epsilon": -1e-5}, "epsilon is -9.*, not a number from 0"),
         ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, "epsilon is nan"),
         ({"llama.attention.layer_norm_rms_epsilon": float("inf")}, "epsilon is inf"),
-        ({"llama.embedding_length_out": 77}, "length_out is 77, but no tensor has a side of that"),
+        ({"llama.embedding_length_out": 77}, "length_out is 77, but no tensor makes embeddings so"),
+        ({"llama.embedding_length_out": 512}, "is 512, but no tensor makes embeddings so wide"),
         ({"tokenizer.ggml.tokens": [*TOKENS[:511], "<s>"]}, "'<s>' twice, as token 1 and .* 511"),
         ({"tokenizer.ggml.tokens": [*TOKENS[:511], "<s>\0x"]}, "'<s>' twice, as token 1"),
         ({"tokenizer.ggml.model": "bert"}, r"token_type\[3\] is 6 \(byte\)"),
+        ({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "whitespace"}, "as well"),
         (rwkv(r"\na"), r"which begins with a line feed"),
         (rwkv("\na", r"\x0A"), r"which begins with a line feed"),  # A is no digit to libllama
         (rwkv(r"\x0ab"), r"which begins with a line feed"),

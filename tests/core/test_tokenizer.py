@@ -104,6 +104,54 @@ def run(code: str) -> str:
     return done.stdout
 
 
+DIGITS = (
+    "7" * 61,
+    "1234567890" * 13,
+    "x" + "12" * 99 + " 5",
+    "\u0663\u0664" + "9" * 200 + "\u0665",
+    "3" * 70 + "." + "4" * 71 + "<s>" + "5" * 72 + "a",
+)
+
+
+@pytest.fixture
+def superbpe(made) -> Vocab:
+    """Make a vocabulary that cuts numbers in threes from the right, with tokens for such."""
+    metadata = random_model.vocabulary("bpe", 400, pre="superbpe")
+    numbers = {digit * n: f"{digit * (n - 1)} {digit}" for digit in "1234579" for n in (2, 3)}
+    tokens = [*metadata["tokenizer.ggml.tokens"][:-30], *numbers]
+    tokens += [f"spare{index}x" for index in range(400 - len(tokens))]
+    return made(metadata, tokens=tokens, merges=[*numbers.values()])
+
+
+@pytest.mark.parametrize("text", DIGITS)
+@pytest.mark.parametrize("special", [False, True])
+def test_parts_of_long_numbers_have_the_tokens_of_the_whole(monkeypatch, superbpe, text, special):
+    """libllama takes time that grows with the square of a run of digits; parts do not."""
+    options = {"add_special": special, "parse_special": special}
+    parts = superbpe.tokenize(text, **options)
+    monkeypatch.setattr(superbpe, "_counts_digits", False)
+    whole = superbpe.tokenize(text, **options)
+    assert parts.tolist() == whole.tolist()
+
+
+def test_numbers_are_cut_from_the_right(superbpe):
+    """So the tests above see a part that ends in the wrong place."""
+    assert superbpe.tokenize("7" * 61, add_special=False).size == 1 + 20
+
+
+def test_a_long_number_is_quick(superbpe):
+    """A million digits took 18 hours."""
+    assert superbpe.tokenize("1" * 300_000, timeout=20).size
+
+
+def test_a_long_number_beside_special_numbers_is_refused(made):
+    """A special token that ends with a digit may lie across two parts."""
+    vocab = made(random_model.vocabulary("bpe", 400, pre="superbpe", special=["<9"]))
+    assert vocab.tokenize("1" * 1000).size
+    with pytest.raises(TokenizeError, match="3001 digits in a row"):
+        vocab.tokenize("1" * 3001)
+
+
 def test_batch_raises_what_one_text_raises(made):
     """The first error of any thread ends the batch."""
     vocab = made(listed("llama", {"<unk>": 2, "<s>": CONTROL, "</s>": CONTROL, "a": NORMAL}))

@@ -8,11 +8,12 @@ import pickle
 import weakref
 
 import numpy as np
+from random_model import write_lora
 
 import pyllama
 from killers.table import Table
 from killers.world import World, at_once, raised_by
-from pyllama import Batch, Context, Model, SamplerChain, ThreadPool, generate, samplers
+from pyllama import Adapter, Batch, Context, Model, SamplerChain, ThreadPool, generate, samplers
 from pyllama.errors import BusyError, ClosedError, StateError
 
 TABLE = Table()
@@ -324,6 +325,46 @@ def _(w: World) -> None:
         lambda: w.context(n_threads=2).attach_threadpool(pool),
         lambda: w.context(n_threads_batch=2).attach_threadpool(pool),
     )
+
+
+def adapter(w: World, model: Model) -> Adapter:
+    """Load an adapter for a tiny model."""
+    path = w.directory / "lora.gguf"
+    if not path.exists():
+        write_lora(path, {"blk.0.attn_q.weight": (64, 64)})
+    return Adapter(model, path)
+
+
+@case("H6", "an adapter closed while it is set on a context", None)
+def _(w: World) -> None:
+    context, lora = w.context(), adapter(w, w.model())
+    context.set_adapters({lora: 1.0})
+    context.decode(Batch([1]))
+    lora.close()
+    context.decode(Batch([2], pos=1))
+
+
+@case("H6", "an adapter after its model", ClosedError)
+def _(w: World) -> None:
+    model = w.open()
+    lora = adapter(w, model)
+    model.close()
+    lora.close()
+    raised_by(lambda: lora.alora_invocation_tokens, lambda: adapter(w, model))
+
+
+@case("H6", "a model closed while its adapter is set, and all of it as garbage", None)
+def _(w: World) -> None:
+    for closes in (True, False):
+        model = Model(w.path())
+        context, lora = model.context(n_ctx=256, n_threads=1, n_threads_batch=1), adapter(w, model)
+        context.set_adapters({lora: 0.5})
+        context.decode(Batch([1]))
+        if closes:
+            model.close()
+        context.other = lora
+        del model, context, lora
+        gc.collect()
 
 
 @case("H10", "a pool and its context in one cycle of garbage", None)

@@ -16,11 +16,18 @@ SECTIONS = (
     "handles",
     "threads",
     "loading",
+    "overrides",
     "contexts",
     "batches",
     "memory",
     "samplers",
+    "python_samplers",
     "text",
+    "chat",
+    "multimodal",
+    "training",
+    "looking",
+    "quantizing",
     "combinations",
 )
 

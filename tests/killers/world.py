@@ -24,11 +24,19 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "m_rope": lambda path: random_model.write_llama(
         path, arch="qwen2vl", metadata={"qwen2vl.rope.dimension_sections": [2, 3, 3, 0]}
     ),
+    "mmproj": random_model.write_projector,
+    "mmproj_gemma3": lambda path: random_model.write_projector(path, type="gemma3"),
+    "mmproj_mrope": lambda path: random_model.write_projector(path, type="qwen2vl_merger"),
+    "mmproj_audio": random_model.write_audio_projector,
+    "mmproj_nan": lambda path: random_model.write_projector(
+        path, metadata={"clip.vision.image_mean": [float("nan")] * 3}
+    ),
     "diffusion": lambda path: random_model.write_llama(path, arch="llada"),
     "bert": random_model.write_bert,
     "t5": random_model.write_t5,
     "mamba": random_model.write_mamba,
     "jamba": random_model.write_jamba,
+    "mtp": random_model.write_mtp,
 }
 
 
@@ -115,6 +123,8 @@ class World:
 
 def compute(context: Context) -> None:
     """Raise unless a context still computes something finite."""
+    for seq in context.attached_seqs:
+        context.detach_sampler(seq)
     if context.memory.pos_max(0) is not None:
         context.memory.clear()
     if context.model.has_encoder:

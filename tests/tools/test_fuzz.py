@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -9,30 +10,62 @@ from pathlib import Path
 
 import pytest
 import random_model
+from fuzz import grow, seeds
+from fuzz.bench import Bench
+from fuzz.bits import change_bytes
 from fuzz.mutate import mutate, parse
+from fuzz.targets import TARGETS
+
+from pyllama.core.model_file import check_model
 
 ROOT = Path(__file__).parents[2]
 
 
 def fuzz(*options: object) -> subprocess.CompletedProcess[str]:
-    """Run the fuzzer of model files in a process that has not computed."""
-    command = [sys.executable, ROOT / "tools" / "fuzz" / "gguf.py", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    """Run the fuzzers in a process that has not computed."""
+    command = [sys.executable, ROOT / "tools" / "fuzz", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_no_mutant_ends_the_process():
-    """Two hundred broken model files are each refused, or run."""
-    done = fuzz("--count", 200, "--seed", 7)
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_short_run_finds_nothing(tmp_path, target):
+    """Each input is refused, or works."""
+    done = fuzz(target, "--count", 150, "--seed", 7, "--save", tmp_path / "found")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "200 mutants" in done.stdout
+    assert f"{target}: 150 inputs" in done.stdout
+    assert not (tmp_path / "found").exists()
 
 
-def test_a_finding_is_saved(tmp_path):
+def test_a_finding_is_saved_and_found_again(tmp_path):
     """Without the rules the fuzzer finds files that crash, and keeps the first of each kind."""
-    done = fuzz("--count", 40, "--seed", 1, "--no-rules", "--save", tmp_path)
+    options = ("model", "--no-rules", "--count", 40, "--seed", 1)
+    done = fuzz(*options, "--save", tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "SIGSEGV" in done.stdout
-    assert list(tmp_path.glob("1-*.gguf"))
+    assert "DIED SIGSEGV" in done.stdout
+    path = next(path for path in tmp_path.glob("*.json") if "SIGSEGV" in path.read_text())
+    about = json.loads(path.read_text())
+    assert about["target"] == "model"
+    assert about["notes"]
+    assert path.with_suffix(".input").read_bytes()[:4] == b"GGUF"
+    again = fuzz("--no-rules", "--replay", path)
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "ended with -11" in again.stdout
+
+
+def test_what_the_fuzzer_saved_is_stopped_by_the_rules(tmp_path):
+    """The replay of a finding that was mended finds nothing."""
+    path = tmp_path / "model-1-33.json"
+    path.write_text(json.dumps({"target": "model", "seed": 1, "index": 33, "first": 33}))
+    again = fuzz("--replay", path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "nothing was found" in again.stdout
+
+
+def test_an_unknown_target_is_named():
+    """With those that there are."""
+    done = fuzz("bogus")
+    assert done.returncode == 2
+    assert "no such target: bogus" in done.stderr
 
 
 @pytest.mark.parametrize("write", [random_model.write_llama, random_model.write_t5])
@@ -49,3 +82,36 @@ def test_the_seed_decides_the_mutant(tmp_path):
     first, second = (mutate(file, random.Random("1:2")) for _ in range(2))
     assert first == second
     assert file.encode()[0] == before != first[0]
+
+
+@pytest.mark.parametrize("target", ["grammar", "text", "batch"])
+def test_the_seed_decides_the_input(tmp_path, target):
+    """Also of what is no file."""
+    bench = Bench(tmp_path)
+    first, second = (TARGETS[target].make(bench, random.Random("3:4")) for _ in range(2))
+    assert first == second
+
+
+def test_changed_bytes_are_mostly_others():
+    """A change that changes nothing is rare."""
+    data = bytes(range(256))
+    changed = sum(change_bytes(data, random.Random(n))[0] != data for n in range(200))
+    assert changed > 180
+
+
+@pytest.mark.parametrize("name", seeds.WRITERS)
+def test_no_seed_is_refused(tmp_path, name):
+    """A rule that refuses a file that works would be wrong."""
+    path = seeds.WRITERS[name](tmp_path / "model.gguf")
+    assert check_model(path)
+
+
+GROWN = ("qwen2", "qwen3", "gemma3", "phi2", "gpt2", "falcon", "mamba2", "bert", "qwen3moe")
+
+
+@pytest.mark.parametrize("arch", GROWN)
+def test_an_architecture_grows(tmp_path, arch):
+    """From what libllama says that it misses, to a model that decodes."""
+    assert grow.grow(tmp_path, arch)
+    assert parse(tmp_path / f"{arch}.gguf").tensors
+    assert check_model(tmp_path / f"{arch}.gguf")

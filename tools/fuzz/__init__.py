@@ -1,1 +1,1 @@
-"""Mutation fuzzers: each breaks its seeds at random, and shows that no process ends by it."""
+"""Fuzzers: inputs that are nearly right, many thousands of them, for everything that reads one."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from .llama import write_big_vocab, write_llama, write_overhead, write_tinyllama
 from .lora import write_lora
+from .mtp import write_mtp
 from .others import write_bert, write_jamba, write_mamba, write_t5
+from .projector import write_audio_projector, write_projector
 from .vocab import vocabulary
 from .write import Tensor, write
 
@@ -18,13 +20,16 @@ __all__ = [
     "Tensor",
     "vocabulary",
     "write",
+    "write_audio_projector",
     "write_bert",
     "write_big_vocab",
     "write_jamba",
     "write_llama",
     "write_lora",
     "write_mamba",
+    "write_mtp",
     "write_overhead",
+    "write_projector",
     "write_t5",
     "write_tinyllama",
 ]

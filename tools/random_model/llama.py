@@ -22,6 +22,7 @@ def write_llama(
     n_ctx_train: int = 512,
     n_expert: int = 0,
     n_expert_used: int = 0,
+    qk_norm: bool = False,
     type: str = "f32",  # noqa: A002 - as gguf calls it
     vocab: str = "spm",
     vocab_options: dict[str, Any] | None = None,
@@ -39,6 +40,8 @@ def write_llama(
     n_vocab, n_embd, n_layer, n_head, n_head_kv, n_ff, n_ctx_train : int
     n_expert, n_expert_used : int
         0 for a dense model.
+    qk_norm : bool
+        Norms of queries and keys, which ``qwen3`` has.
     type : str
         Of the matrices: ``f32``, ``f16``, ``q8_0``, ``q4_K`` or the mixture ``q4_K_M``.
         The K types need rows that divide by 256.
@@ -68,6 +71,8 @@ def write_llama(
     for layer in range(n_layer):
         block = f"blk.{layer}."
         tensors += [norm(f"{block}{name}_norm.weight", n_embd) for name in ("attn", "ffn")]
+        qk = ("attn_q", "attn_k") if qk_norm else ()
+        tensors += [norm(f"{block}{name}_norm.weight", head) for name in qk]
         tensors += [matrix(f"{block}ffn_gate_inp", n_expert, n_embd)] if n_expert else []
         for name, shape in shapes.items():
             tensors.append(matrix(block + name, *shape, kind=_mix(type, name, layer, n_layer)))

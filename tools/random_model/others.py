@@ -20,6 +20,8 @@ def write_bert(
     n_ff: int = 128,
     n_ctx_train: int = 64,
     pooling: int = 1,
+    n_labels: int = 0,
+    metadata: dict[str, str] | None = None,
     seed: int = 0,
 ) -> Path:
     """Write an encoder for embeddings (BERT, WordPiece).
@@ -29,7 +31,11 @@ def write_bert(
     path : Path or str
     n_vocab, n_embd, n_layer, n_head, n_ff, n_ctx_train : int
     pooling : int
-        ``enum llama_pooling_type``; 1 is the mean, 2 the first token.
+        ``enum llama_pooling_type``; 1 is the mean, 2 the first token, 4 the classifier.
+    n_labels : int
+        Outputs of a classifier, if there is to be one.
+    metadata : dict
+        Further keys.
     seed : int
 
     Returns
@@ -58,7 +64,17 @@ def write_bert(
             ]
         tensors += layer_norm(f"{block}attn_output_norm", n_embd)
         tensors += layer_norm(f"{block}layer_output_norm", n_embd)
+    more: dict[str, object] = dict(metadata or {})
+    if n_labels:
+        tensors += [
+            matrix("cls", n_embd, n_embd),
+            Tensor("cls.bias", (n_embd,), 0.1),
+            matrix("cls.output", n_labels, n_embd),
+            Tensor("cls.output.bias", (n_labels,), 0.1),
+        ]
+        more["bert.classifier.output_labels"] = [f"label {i}" for i in range(n_labels)]
     pairs = {
+        **more,
         **sizes(
             "bert",
             n_vocab=n_vocab,

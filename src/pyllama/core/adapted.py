@@ -83,7 +83,7 @@ class Adapted(Outputs):
 
     def _drop_adapter(self, adapter: Adapter) -> None:
         """Compute without *adapter*, which is being closed; nothing is in C now, nor enters it."""
-        if self._record.pointer is None or self._record.poison is not None:
+        if not self._record.usable:
             return  # it will not compute again
         self._set_adapters({a: scale for a, scale in self._adapters.items() if a is not adapter})
 

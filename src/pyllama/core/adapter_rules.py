@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyllama.core.model_rules import NO_PRODUCT
+from pyllama.core.tensor_rules import NO_PRODUCT
 from pyllama.core.tensor_types import TENSOR_TYPES
 from pyllama.errors import AdapterError, LoadError
 

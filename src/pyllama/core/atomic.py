@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 
@@ -20,10 +20,34 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> None:
     Parameters
     ----------
     path
-        Where the file appears. An older file is replaced; a symbolic link is replaced too, not
-        followed.
+        As for `replacing`.
     parts
         Bytes, or other buffers, in order.
+
+    Raises
+    ------
+    OSError
+        As for `replacing`.
+    """
+    with replacing(path) as temporary, temporary.open("r+b") as file:
+        for part in parts:
+            file.write(part)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Lend the name of an empty file beside *path*; after the block it takes that name.
+
+    Parameters
+    ----------
+    path
+        Where the file appears. An older file is replaced; a symbolic link is replaced too, not
+        followed.
+
+    Yields
+    ------
+    Path
+        The file to write to. If the block raises, it is removed.
 
     Raises
     ------
@@ -39,11 +63,10 @@ def write_whole(path: str | os.PathLike[str], parts: Iterable[Any]) -> None:
         if not stat.S_ISREG(status.st_mode):  # renaming would put a file in the place of a device
             raise OSError(errno.EINVAL, "not a regular file", str(target))
     temporary = target.parent / f".pyllama-{os.urandom(8).hex()}"
+    temporary.touch(exist_ok=False)  # never through a link that someone put there
     try:
-        with temporary.open("xb") as file:  # x: never through a link that someone put there
-            for part in parts:
-                file.write(part)
-            file.flush()
+        yield temporary
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 OUTPUTS = ("last", "all", "none")
+# Their inputs have a width of their own, and libllama would read past ours.
+UNKNOWN_WIDTH = frozenset(["dflash", "eagle3"])
 INT32 = np.iinfo(np.int32)
 
 
@@ -24,9 +26,11 @@ class Batch:
     Parameters
     ----------
     tokens
-        Token ids, shape ``(n_tokens,)``. Left out if ``embd`` is given.
+        Token ids, shape ``(n_tokens,)``.
     embd
-        Embeddings instead of tokens: float32, shape ``(n_tokens, n_embd_inp)``, finite.
+        Embeddings instead of tokens: float32, shape ``(n_tokens, n_embd_inp)``, finite. Beside
+        tokens, for a context made with ``ctx_type="mtp"``: the hidden states that the model had
+        at these tokens, ``(n_tokens, n_embd_out)``.
     pos
         Position of each token in its sequence, or the position of the first: the others follow.
         An M-RoPE model takes shape ``(4, n_tokens)`` with embeddings.
@@ -62,12 +66,15 @@ class Batch:
         seq_id: int | Sequence[int] | Sequence[Sequence[int]] | NDArray[np.integer[Any]] = 0,
         output: str | ArrayLike = "last",
     ) -> None:
-        if (tokens is None) == (embd is None):
-            message = "a batch holds either tokens or embd, and one of them must be given"
+        if tokens is None and embd is None:
+            message = "a batch holds tokens or embd, and one of them must be given"
             raise TypeError(message)
         self._token = None if tokens is None else int32("tokens", tokens, 1)
         self._embd = None if embd is None else _embeddings(embd)
-        n_tokens = len(self._token if self._embd is None else self._embd)  # type: ignore[arg-type]
+        n_tokens = len(self._embd if self._token is None else self._token)  # type: ignore[arg-type]
+        if self._embd is not None and len(self._embd) != n_tokens:
+            message = f"there are {n_tokens} tokens, but {len(self._embd)} rows of embd"
+            raise ValueError(message)
         self._pos = _positions(pos, n_tokens)
         self._seq_id, counts = _sequences(seq_id, n_tokens)
         # Read-only for good, as bytes are: C would read past a row of seq_id.
@@ -109,7 +116,7 @@ class Batch:
 
     @property
     def embd(self) -> NDArray[np.float32] | None:
-        """Embeddings, float32, shape ``(n_tokens, n_embd_inp)``; None in a batch of tokens."""
+        """Embeddings or hidden states, float32, a row for each token; None where there are none."""
         return self._embd
 
     @property
@@ -136,7 +143,7 @@ class Batch:
         return self.n_tokens
 
     def __repr__(self) -> str:
-        what = "tokens" if self._embd is None else "embeddings"
+        what = "tokens" if self._token is not None else "embeddings"
         return f"<Batch of {self.n_tokens} {what}, {int(self._output.sum())} with output>"
 
 
@@ -281,3 +288,69 @@ def fault(report: Any) -> InvalidBatchError:
         index=report.index, value=report.value, wanted=report.wanted, seq=report.seq
     )
     return InvalidBatchError(-1, message)
+
+
+def require_embd(batch: Batch, width: int, sections: int) -> None:
+    """Raise unless the embeddings of *batch* can stand for its tokens.
+
+    Parameters
+    ----------
+    batch
+        Has embeddings.
+    width
+        What the model takes.
+    sections
+        Positions of each embedding.
+
+    Raises
+    ------
+    InvalidBatchError
+        If it has tokens as well, of which libllama would take only these, or the shapes are others.
+    """
+    if batch.token is not None:
+        message = (
+            "tokens and embd together are for a context made with ctx_type='mtp'; this one takes "
+            "either"
+        )
+        raise InvalidBatchError(-1, message)
+    _require_rows(batch, width)
+    if batch.pos.size != sections * batch.n_tokens:
+        shape = "(n_tokens,)" if sections == 1 else f"({sections}, n_tokens)"
+        message = f"embeddings of this model need pos of shape {shape}"
+        raise InvalidBatchError(-1, message)
+
+
+def require_both(batch: Batch, width: int) -> None:
+    """Raise unless *batch* holds tokens, and the hidden states that belong to them.
+
+    Parameters
+    ----------
+    batch
+        Any.
+    width
+        Of the model's hidden state.
+
+    Raises
+    ------
+    InvalidBatchError
+        If one of the two is missing (libllama would compute with what is left from before), or
+        the width is another.
+    """
+    if batch.token is None or batch.embd is None:
+        message = (
+            "a context with ctx_type='mtp' predicts from each token and the hidden state that the "
+            "model had there: give tokens and embd"
+        )
+        raise InvalidBatchError(-1, message)
+    _require_rows(batch, width)
+
+
+def _require_rows(batch: Batch, width: int) -> None:
+    embd = batch.embd
+    if embd is None or embd.shape[1] != width:
+        columns = 0 if embd is None else embd.shape[1]
+        message = f"embd has {columns} columns, but this model takes {width}"
+        raise InvalidBatchError(-1, message)
+    if not np.isfinite(embd).all():  # written to since the batch was made
+        message = "embd holds a value that is not finite"
+        raise InvalidBatchError(-1, message)

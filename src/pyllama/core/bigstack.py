@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyllama.core.deadline import Deadline
+
 T = TypeVar("T")
 
 _UNIT = 1 << 20
 _size_lock = threading.Lock()  # threading.stack_size is one setting for the whole process
 
 
-def call(function: Callable[[], T], n_bytes: int) -> T:
+def call(function: Callable[[], T], n_bytes: int, deadline: Deadline | None = None) -> T:
     """Return ``function()``, run on a new thread with room for *n_bytes* of stack.
 
     Parameters
@@ -31,6 +33,9 @@ def call(function: Callable[[], T], n_bytes: int) -> T:
     n_bytes
         Stack to reserve, in bytes. It becomes memory only where the call reaches it, and all of
         it is given back.
+    deadline
+        When to stop waiting; None waits for the end. The thread goes on, and *function* keeps in
+        use what it uses, until its call returns.
 
     Returns
     -------
@@ -41,6 +46,8 @@ def call(function: Callable[[], T], n_bytes: int) -> T:
     ------
     MemoryError
         If the system grants no such stack.
+    TimeoutError
+        If the deadline came first.
 
     Notes
     -----
@@ -60,13 +67,22 @@ def call(function: Callable[[], T], n_bytes: int) -> T:
         finally:
             done.release()
 
+    def wait() -> None:
+        done.acquire(timeout=-1 if deadline is None else deadline.left)
+
+    def abandoned() -> bool:
+        return deadline is not None and deadline.left == 0
+
     _start(run, -(-n_bytes // _UNIT) * _UNIT)
     try:
-        done.acquire()
+        wait()
     finally:
-        while not (result or failure):  # the handler of a signal raised: see the call through
+        # The handler of a signal raised: see the call through.
+        while not (result or failure or abandoned()):
             with suppress(BaseException):
-                done.acquire()
+                wait()
+    if deadline is not None and not (result or failure):
+        raise deadline.error("the call did not return")
     if failure:
         raise failure.pop()
     return result.pop()

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import logging
+from collections import Counter
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from pyllama.core import backend, log
 from pyllama.core import batch as batches
+from pyllama.core.backend_sampling import BackendSampling
 from pyllama.core.batch import Batch
-from pyllama.core.enums import FlashAttnType, GGMLType
+from pyllama.core.deadline import Deadline
+from pyllama.core.enums import ContextType, FlashAttnType, GGMLType
 from pyllama.core.fingerprint import fingerprint
 from pyllama.core.handle import Handle
+from pyllama.core.hooks import Hooked, Trampoline
 from pyllama.core.library import ffi, lib
 from pyllama.core.limits import batch_limits, check_together
 from pyllama.core.memory import Memory
-from pyllama.core.params import CONTEXT_CHECKS, ContextOptions, fill, flag
-from pyllama.core.saved import Saved
-from pyllama.core.threads import n_usable_cores
-from pyllama.errors import InvalidBatchError, LoadError, StateError, UnsupportedError, decode_error
+from pyllama.core.params import ContextOptions, context_params, flag
+from pyllama.errors import (
+    DECODE_ERRORS,
+    AbortedError,
+    LoadError,
+    StateError,
+    UnsupportedError,
+    decode_error,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from typing_extensions import Unpack
@@ -43,7 +53,11 @@ EXACT: ContextOptions = {
 }
 
 
-class Context(Saved):
+# Hybrid models whose multi-token-prediction head has a plain memory (llama-model.cpp:2661).
+DENSE_HEADS = frozenset(["bailingmoe3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"])
+
+
+class Context(BackendSampling, Hooked):
     """Make a context from a model; `Model.context` is the short way.
 
     Parameters
@@ -53,6 +67,9 @@ class Context(Saved):
     exact
         Compute as precisely as libllama can: flash attention off, keys and values in f32, a fixed
         micro-batch. None of these options may then be given.
+    hooks
+        Keep the door open for `hooks` and `observe`, which libllama must know of from the start.
+        Without it a device may compute whole graphs at once.
     **options
         See `ContextOptions`.
 
@@ -75,25 +92,31 @@ class Context(Saved):
     """
 
     def __init__(
-        self, model: Model, *, exact: bool = False, **options: Unpack[ContextOptions]
+        self,
+        model: Model,
+        *,
+        exact: bool = False,
+        hooks: bool = True,
+        **options: Unpack[ContextOptions],
     ) -> None:
         if not isinstance(model, Handle) or not hasattr(model, "_require_weights"):
             message = f"a Context is made from a Model, not from {model!r}"
             raise TypeError(message)
         model._require_weights()
-        params = lib.llama_context_default_params()
-        params.n_threads = params.n_threads_batch = n_usable_cores()
         if flag("exact", exact):
             given = sorted(EXACT.keys() & options.keys())
             if given:
                 message = f"exact=True sets {', '.join(given)} itself; give one or the other"
                 raise ValueError(message)
-            fill(params, EXACT, CONTEXT_CHECKS)
-        fill(params, options, CONTEXT_CHECKS)
+            options = {**options, **EXACT}
+        params = context_params(options)
         check_together(model, params)
         stop = ffi.new("pyllama_stop *")  # abort() raises its flag, C reads it
         params.abort_callback = ffi.addressof(lib, "pyllama_should_stop")
         params.abort_callback_data = stop
+        trampoline = Trampoline(stop) if flag("hooks", hooks) else None
+        if trampoline is not None:
+            trampoline.install(params)
 
         backend.begin_computing()
         since = log.mark()
@@ -105,13 +128,21 @@ class Context(Saved):
                 raise LoadError(message, log.complaints(since))
             super().__init__(pointer, lib.llama_free, model)
         self._stop = stop
+        self._trampoline = trampoline
         self._pools: tuple[ThreadPool, ...] = ()
         self.model = model
         self._limits = batch_limits(model, pointer, params)
         self._report = ffi.new("pyllama_batch_report *")
         self._has_memory = lib.llama_get_memory(pointer) != ffi.NULL
         self._has_encoder = model.has_encoder
-        self._whole_sequences = model.is_recurrent or model.is_hybrid
+        self._is_mtp = params.ctx_type == ContextType.MTP
+        self._whole_sequences = (model.is_recurrent or model.is_hybrid) and not (
+            self._is_mtp and model.architecture in DENSE_HEADS
+        )
+        # Where a state has snapshots: how many tokens a sequence can go back, and at which edit.
+        self._snapshots: dict[int, tuple[int, int]] | None = (
+            {} if self._whole_sequences and lib.llama_n_rs_seq(pointer) else None
+        )
         self._unified = bool(params.kv_unified)
         self._embeddings = bool(params.embeddings)
         self._n_outputs = 0
@@ -125,13 +156,15 @@ class Context(Saved):
         self._keep_numbers(pointer)
         self._apply_modes(pointer)
 
-    def decode(self, batch: Batch) -> None:
+    def decode(self, batch: Batch, *, timeout: float | None = None) -> None:
         """Run *batch* through the model, and add its tokens to the memory.
 
         Parameters
         ----------
         batch
             At most `n_batch` tokens, whose positions follow what the memory holds.
+        timeout
+            Seconds that it may take; None sets no limit.
 
         Raises
         ------
@@ -141,6 +174,8 @@ class Context(Saved):
             If the memory has no room for it; nothing happened.
         AbortedError
             If `abort` was called; the memory is as before.
+        TimeoutError
+            If the time was not enough; the memory is as before.
         DecodeError
             If computing failed; the memory is as before.
         StateError
@@ -150,21 +185,39 @@ class Context(Saved):
 
         Notes
         -----
-        A recurrent memory cannot be taken back part of the way: after AbortedError or DecodeError
-        the batch's sequences are empty.
+        A recurrent memory cannot be taken back part of the way: after AbortedError, TimeoutError
+        or DecodeError the batch's sequences are empty. The CPU looks at the clock at each node of
+        the graph; other devices finish what they were given first.
 
         Calls: llama_decode
         """
+        if timeout is not None:
+            self._decode_by(Deadline(timeout), batch)
+            return
         with self._call as pointer:
+            self._decode(pointer, batch)
+
+    def _decode_by(self, deadline: Deadline | None, batch: Batch) -> None:
+        with self._call as pointer, self._stopping_at(deadline):
             self._decode(pointer, batch)
 
     def _decode(self, pointer: Any, batch: Batch) -> None:
         self._require_batch(batch)
         if self._has_encoder:
             self._require_encoded(batch)
+        row_seqs = self._find_row_seqs(batch) if self._chains else ()
         code = self._run(lib.pyllama_decode, pointer, batch, self._limits)
         if code:
             self._fail(code, batch, lib.llama_get_memory(pointer))
+        self._row_seqs = row_seqs
+        if self._snapshots is not None:
+            self._count_snapshots(self._snapshots, batch)
+
+    def _count_snapshots(self, snapshots: dict[int, tuple[int, int]], batch: Batch) -> None:
+        """Note how far each sequence of *batch* can go back: to within the batch, no further."""
+        rows = zip(batch.seq_id.tolist(), batch.n_seq_id.tolist(), strict=True)
+        for seq, n in Counter(seq for row, width in rows for seq in row[:width]).items():
+            snapshots[seq] = n - 1, self._edits[seq]
 
     def _decode_with_last_row(
         self, batch: Batch | None, function: Callable[[NDArray[np.float32]], T]
@@ -175,19 +228,44 @@ class Context(Saved):
                 self._decode(pointer, batch)
             return function(self._last_row(pointer))
 
-    def encode(self, batch: Batch) -> None:
+    def _decode_with_last_row_by(
+        self, deadline: Deadline, batch: Batch | None, function: Callable[[NDArray[np.float32]], T]
+    ) -> T:
+        """Do the same before a moment."""
+        with self._call as pointer:
+            if batch is not None:
+                with self._stopping_at(deadline):
+                    self._decode(pointer, batch)
+            return function(self._last_row(pointer))
+
+    @contextmanager
+    def _stopping_at(self, deadline: Deadline | None) -> Iterator[None]:
+        """Let C look at the clock in the calls inside; they raise TimeoutError from `_fail`."""
+        if deadline is None:
+            yield
+            return
+        deadline.require("the batch")
+        self._stop.deadline = deadline.at
+        try:
+            yield
+        finally:
+            self._stop.deadline = 0
+
+    def encode(self, batch: Batch, *, timeout: float | None = None) -> None:
         """Run *batch* through the encoder, whole.
 
         Parameters
         ----------
         batch
             At most `n_ubatch` tokens.
+        timeout
+            Seconds that it may take; None sets no limit.
 
         Raises
         ------
         UnsupportedError
             If the model has no encoder.
-        InvalidBatchError, AbortedError, DecodeError, BufferError
+        InvalidBatchError, AbortedError, TimeoutError, DecodeError, BufferError
             As for `decode`.
 
         Calls: llama_encode
@@ -195,7 +273,7 @@ class Context(Saved):
         if self._has_memory and not self._has_encoder:
             message = "this model has no encoder; use decode()"
             raise UnsupportedError(message)
-        with self._call as pointer:
+        with self._call as pointer, self._stopping_at(Deadline.after(timeout)):
             self._require_batch(batch)
             limits = ffi.new("pyllama_limits *", self._limits[0])
             limits.n_tokens = lib.llama_n_ubatch(pointer)
@@ -204,7 +282,8 @@ class Context(Saved):
             if code:
                 self._fail(code, batch, ffi.NULL)
             if self._has_memory:  # what decode() then attends to; nothing to read for the caller
-                self._encoded = frozenset(batch.seq_id.ravel().tolist())
+                whole = self._n_outputs > 0  # else a hook stopped it
+                self._encoded = frozenset(batch.seq_id.ravel().tolist()) if whole else None
                 self._n_outputs = 0
 
     def _run(
@@ -213,6 +292,8 @@ class Context(Saved):
         """Compute *batch* if it is sound, and return libllama's code."""
         report, n_outputs = self._report, self._n_outputs
         self._n_outputs = 0  # until it succeeds there is nothing to read
+        if self._watched is not None:
+            function = self._with_hooks(function, batch)
         if self._pools:
             with ExitStack() as stack:  # other contexts may share a pool; it runs one at a time
                 for pool in set(self._pools):
@@ -234,22 +315,18 @@ class Context(Saved):
             raise TypeError(message)
         if self._record.views:
             self._record.require_no_views("decode")
-        if batch._embd is not None:
-            self._check_embd(batch, batch._embd)
+        if batch._embd is not None or self._is_mtp:
+            self._check_embd(batch)
 
-    def _check_embd(self, batch: Batch, embd: NDArray[np.float32]) -> None:
-        width = self.model.n_embd_inp
-        if embd.shape[1] != width:
-            message = f"embd has {embd.shape[1]} columns, but this model takes {width}"
-            raise InvalidBatchError(-1, message)
-        sections = self._limits.n_pos_per_embd
-        if batch.pos.size != sections * batch.n_tokens:
-            shape = "(n_tokens,)" if sections == 1 else f"({sections}, n_tokens)"
-            message = f"embeddings of this model need pos of shape {shape}"
-            raise InvalidBatchError(-1, message)
-        if not np.isfinite(embd).all():  # written to since the batch was made
-            message = "embd holds a value that is not finite"
-            raise InvalidBatchError(-1, message)
+    def _check_embd(self, batch: Batch) -> None:
+        model, sections = self.model, self._limits.n_pos_per_embd
+        if model.architecture in batches.UNKNOWN_WIDTH:
+            message = f"llama.h does not tell how wide the input of {model.architecture} is"
+            raise UnsupportedError(message)
+        if self._is_mtp:  # llama-batch.cpp:1028, llama_batch_ext_select_n_embd_inp
+            batches.require_both(batch, model.n_embd_out)
+        else:
+            batches.require_embd(batch, model.n_embd_inp, sections)
 
     def _require_encoded(self, batch: Batch) -> None:
         """Raise unless the encoder saw the sequences of *batch* (an assertion in libllama)."""
@@ -264,16 +341,19 @@ class Context(Saved):
 
     def _fail(self, code: int, batch: Batch, memory: Any) -> None:
         """Take back what a failed call may have stored, and raise the error for *code*."""
-        self._stop.raised = 0
-        if code not in (1, -1) and memory != ffi.NULL:
-            first: dict[int, int] = {}
-            for ids, n, pos in zip(batch.seq_id, batch.n_seq_id, batch.pos.ravel(), strict=False):
-                for seq in ids[:n].tolist():
-                    first.setdefault(seq, int(pos))
-            for seq, start in first.items():
-                self._edits[seq] += 1
-                lib.llama_memory_seq_rm(memory, seq, -1 if self._whole_sequences else start, -1)
-        raise decode_error(code, log.fresh_complaints())
+        aborted, self._stop.raised = self._stop.raised, 0
+        if code not in (1, -1):
+            self._roll_back(batch, memory)
+        if DECODE_ERRORS.get(code) is AbortedError:  # as asked, though libllama logs errors
+            log.drain(logging.DEBUG)
+        error = decode_error(code, log.fresh_complaints())
+        if isinstance(error, AbortedError) and not aborted:
+            message = (
+                "the timeout came before the batch was computed, and its tokens are removed "
+                "again: give it more time, or decode fewer tokens at a time"
+            )
+            raise TimeoutError(message)
+        raise error
 
     def abort(self) -> None:
         """Stop the `decode` that another thread is in, or the next one if none is running.

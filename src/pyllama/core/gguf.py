@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyllama.core.file_kind import FilePath, check_start, open_regular
+from pyllama.core.gguf_reader import Reader
 from pyllama.core.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
 
@@ -31,14 +32,13 @@ ALIGNMENTS = tuple(1 << n for n in range(5, 21))
 MAX_DIMS = 4  # ggml/include/ggml.h:222
 MAX_NAME = 64  # ggml/include/ggml.h:229, with the final NUL
 
-_U32, _U64, _BOOL, _STRING, _ARRAY = 4, 10, 7, 8, 9  # enum gguf_type, ggml/include/gguf.h
-_SCALARS = {
-    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", _U32: "<u4", 5: "<i4", 6: "<f4", _BOOL: "<i1",
-    _U64: "<u8", 11: "<i8", 12: "<f8",
+U32, U64, BOOL, STRING, ARRAY = 4, 10, 7, 8, 9  # enum gguf_type, ggml/include/gguf.h
+SCALARS = {
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", U32: "<u4", 5: "<i4", 6: "<f4", BOOL: "<i1",
+    U64: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
-_DTYPES = {number: np.dtype(code) for number, code in _SCALARS.items()}
+DTYPES = {number: np.dtype(code) for number, code in SCALARS.items()}
 
-_unpack_u32 = struct.Struct("<I").unpack_from
 _unpack_u64 = struct.Struct("<Q").unpack_from
 
 
@@ -87,11 +87,11 @@ class Metadata(Mapping[str, Value]):
     def __getitem__(self, key: str) -> Value:
         kind, length, start = self._entries[key]
         count = 1 if length is None else length
-        if kind == _STRING:
+        if kind == STRING:
             texts = self._texts(start, count)
             return texts[0] if length is None else texts
-        array = np.frombuffer(self._data, _DTYPES[kind], count, start)
-        array = array != 0 if kind == _BOOL else array.copy()
+        array = np.frombuffer(self._data, DTYPES[kind], count, start)
+        array = array != 0 if kind == BOOL else array.copy()
         return array.item() if length is None else array
 
     def __iter__(self) -> Iterator[str]:
@@ -160,69 +160,6 @@ class Header:
         return value
 
 
-class _Reader:
-    """Steps through a header, and reads the file no further than that needs."""
-
-    def __init__(self, path: str, file: BinaryIO) -> None:
-        self.path = path
-        self.file = file
-        self.size = os.fstat(file.fileno()).st_size
-        self.data = bytearray()
-        self.position = 0
-        self._fill(min(self.size, 1 << 20))
-
-    def error(self, offset: int, what: str) -> LoadError:
-        return LoadError(f"{self.path}, byte {offset}: {what}")
-
-    def _fill(self, end: int) -> None:
-        """Have the first *end* bytes of the file in `data`; doubling keeps this linear."""
-        if end > len(self.data):
-            wanted = min(self.size, max(end, 2 * len(self.data)))
-            self.data += self.file.read(wanted - len(self.data))
-            if end > len(self.data):
-                raise self.error(len(self.data), "the file became shorter while it was read")
-
-    def take(self, n_bytes: int, what: str) -> int:
-        """Step over *n_bytes* bytes, and return where they begin."""
-        start, end = self.position, self.position + n_bytes
-        if end > self.size:
-            raise self.error(
-                start,
-                f"{what} takes {n_bytes} bytes, but the file ends after {self.size - start} more; "
-                "the download is probably incomplete, or the file damaged",
-            )
-        self._fill(end)
-        self.position = end
-        return start
-
-    def u32(self, what: str) -> int:
-        start = self.take(4, what)
-        return int(_unpack_u32(self.data, start)[0])
-
-    def u64(self, what: str) -> int:
-        start = self.take(8, what)
-        return int(_unpack_u64(self.data, start)[0])
-
-    def string(self, what: str) -> str:
-        n_bytes = self.u64(f"the length of {what}")
-        start = self.take(n_bytes, what)
-        return self.data[start : start + n_bytes].decode("utf-8", "surrogateescape")
-
-    def skip_strings(self, count: int, what: str) -> None:
-        """Step over *count* strings; this loop is where the time of a header goes."""
-        data, start, position, ready = self.data, self.position, self.position, len(self.data) - 8
-        for index in range(count):
-            if position > ready:
-                self.position = start
-                self.take(position - start, f"text {index - 1} of {what}")
-                self.take(8, f"the length of text {index} of {what}")
-                ready = len(data) - 8
-            start = position
-            position += 8 + _unpack_u64(data, position)[0]
-        self.position = start
-        self.take(position - start, f"text {count - 1} of {what}")
-
-
 def read_header(path: FilePath) -> Header:
     """Read the header of a GGUF file, and check its structure against the size of the file.
 
@@ -247,19 +184,42 @@ def read_header(path: FilePath) -> Header:
     A header with 128,000 tokens and 280,000 merges takes about 30 ms. Tensor data are not read.
     """
     with open_regular(path) as file:
-        reader = _Reader(os.fsdecode(path), file)
-        check_start(reader.path, bytes(reader.data[:64]))
-        reader.take(4, "the magic")
-        version = _read_version(reader)
-        n_tensors = _read_count(reader, "tensors", 24)
-        n_pairs = _read_count(reader, "metadata pairs", 14)
-        metadata = Metadata(reader.data, _read_entries(reader, n_pairs))
-        alignment = _read_alignment(reader, metadata)
-        tensors = _read_tensors(reader, n_tensors, alignment)
+        return parse_header(os.fsdecode(path), file, os.fstat(file.fileno()).st_size)
+
+
+def parse_header(name: str, file: BinaryIO, size: int) -> Header:
+    """Read a header from where *file* stands, as `read_header` does.
+
+    Parameters
+    ----------
+    name : str
+        What the data are called in messages.
+    file : BinaryIO
+    size : int
+        Bytes from there to the end of the data; offsets are counted from there, too.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    LoadError
+        As `read_header`.
+    """
+    reader = Reader(name, file, size)
+    check_start(reader.path, bytes(reader.data[:64]))
+    reader.take(4, "the magic")
+    version = _read_version(reader)
+    n_tensors = _read_count(reader, "tensors", 24)
+    n_pairs = _read_count(reader, "metadata pairs", 14)
+    metadata = Metadata(reader.data, _read_entries(reader, n_pairs))
+    alignment = _read_alignment(reader, metadata)
+    tensors = _read_tensors(reader, n_tensors, alignment)
     return Header(reader.path, version, alignment, metadata, tensors, reader.size)
 
 
-def _read_version(reader: _Reader) -> int:
+def _read_version(reader: Reader) -> int:
     version = reader.u32("the version")
     if version not in VERSIONS:
         if version and version & 0xFFFF == 0:
@@ -272,7 +232,7 @@ def _read_version(reader: _Reader) -> int:
     return version
 
 
-def _read_count(reader: _Reader, what: str, least: int) -> int:
+def _read_count(reader: Reader, what: str, least: int) -> int:
     """Read how many *what* follow, each of which takes *least* bytes or more."""
     start = reader.position
     count = reader.u64(f"the number of {what}")
@@ -283,7 +243,7 @@ def _read_count(reader: _Reader, what: str, least: int) -> int:
     return count
 
 
-def _read_entries(reader: _Reader, n_pairs: int) -> dict[str, _Entry]:
+def _read_entries(reader: Reader, n_pairs: int) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
     for index in range(n_pairs):
         start = reader.position
@@ -296,37 +256,37 @@ def _read_entries(reader: _Reader, n_pairs: int) -> dict[str, _Entry]:
     return entries
 
 
-def _read_entry(reader: _Reader, key: str) -> _Entry:
+def _read_entry(reader: Reader, key: str) -> _Entry:
     what = f"the value of {key!r}"
     start = reader.position
     kind, length = reader.u32(f"the type of {key!r}"), None
-    if kind == _ARRAY:
+    if kind == ARRAY:
         kind, length = reader.u32(f"the type of {key!r}"), reader.u64(f"the length of {key!r}")
-    if kind != _STRING and kind not in _DTYPES:
+    if kind != STRING and kind not in DTYPES:
         raise reader.error(start, f"{what} has the type {kind}, which GGUF does not have")
-    n_bytes = 8 if kind == _STRING else _DTYPES[kind].itemsize
+    n_bytes = 8 if kind == STRING else DTYPES[kind].itemsize
     count, start = 1 if length is None else length, reader.position
     if count > 1 and count > (reader.size - start) // n_bytes:
         raise reader.error(start, f"{what} has {count} elements, but the file ends before they do")
-    if kind == _STRING:
+    if kind == STRING:
         reader.skip_strings(count, what)
     else:
         reader.take(n_bytes * count, what)
     return _Entry(kind, length, start)
 
 
-def _read_alignment(reader: _Reader, metadata: Metadata) -> int:
+def _read_alignment(reader: Reader, metadata: Metadata) -> int:
     entry = metadata._entries.get("general.alignment")
     if entry is None:
         return DEFAULT_ALIGNMENT
     value = metadata["general.alignment"]
-    if isinstance(value, int) and entry.type == _U32 and value in ALIGNMENTS:
+    if isinstance(value, int) and entry.type == U32 and value in ALIGNMENTS:
         return value
     what = f"general.alignment is {str(value)[:40]}, not a power of two (u32) from 32 to 1048576"
     raise reader.error(entry.start, what)
 
 
-def _read_tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[TensorInfo, ...]:
+def _read_tensors(reader: Reader, n_tensors: int, alignment: int) -> tuple[TensorInfo, ...]:
     infos: dict[str, TensorInfo] = {}
     end = 0  # of the tensors so far, from the beginning of the tensor data, with padding
     for index in range(n_tensors):
@@ -342,7 +302,7 @@ def _read_tensors(reader: _Reader, n_tensors: int, alignment: int) -> tuple[Tens
     return tuple(_place(reader, info, data) for info in infos.values())
 
 
-def _read_tensor(reader: _Reader, index: int) -> TensorInfo:
+def _read_tensor(reader: Reader, index: int) -> TensorInfo:
     """Read one tensor's entry; its offset is still counted from the tensor data."""
     start = reader.position
     name = reader.string(f"the name of tensor {index}")
@@ -382,7 +342,7 @@ def _misplaced(info: TensorInfo, expected: int, alignment: int) -> str:
     )
 
 
-def _place(reader: _Reader, info: TensorInfo, data: int) -> TensorInfo:
+def _place(reader: Reader, info: TensorInfo, data: int) -> TensorInfo:
     """Count the offset of *info* from the beginning of the file, and check that it fits."""
     offset = data + info.offset
     if offset + info.n_bytes > reader.size:

@@ -88,6 +88,11 @@ class Record:
         if parent is not None:
             parent.children.add(self)
 
+    @property
+    def usable(self) -> bool:
+        """Whether the pointer may be given to C."""
+        return self.pointer is not None and self.poison is None and not self.process.forked
+
     def require_usable(self) -> None:
         """Raise unless the pointer may be given to C."""
         if self.pointer is None:

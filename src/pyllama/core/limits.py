@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LEARNED_POSITIONS = "position_embd.weight"
 
 
-def check_together(model: Model, params: Any) -> None:
+def check_together(model: Model, params: Any, *, allocates: bool = True) -> None:
     """Refuse options that are each in range and still end the process, or cannot work.
 
     Parameters
@@ -24,6 +24,8 @@ def check_together(model: Model, params: Any) -> None:
         The model of the context to be.
     params
         A filled ``llama_context_params``.
+    allocates
+        Whether the context will have memory, and not only a size.
 
     Raises
     ------
@@ -52,8 +54,19 @@ def check_together(model: Model, params: Any) -> None:
     if params.ctx_type == ContextType.MTP and not model.n_layer_nextn:
         message = "ctx_type='mtp' needs a model with multi-token-prediction layers; this has none"
         raise UnsupportedError(message)
+    if params.ctx_type != ContextType.MTP and model.n_layer_nextn and not _has_trunk(model):
+        message = (  # libllama follows a NULL to the layers that are not there
+            "this file holds a multi-token-prediction head without its model: make the context "
+            "with ctx_type='mtp'"
+        )
+        raise UnsupportedError(message)
     _check_cache_types(model, params)
-    _check_memory(model, params, max(n_ctx, 256 * params.n_seq_max))
+    if allocates:
+        _check_memory(model, params, max(n_ctx, 256 * params.n_seq_max))
+
+
+def _has_trunk(model: Model) -> bool:
+    return any(name.startswith("blk.0.") for name in model._tensors)
 
 
 def head_sizes(model: Model) -> tuple[int, int]:
@@ -87,7 +100,7 @@ def _check_cache_types(model: Model, params: Any) -> None:
 
 def _check_memory(model: Model, params: Any, n_ctx: int) -> None:
     """Refuse a cache larger than free memory: the system would end the process for it."""
-    available = _available_bytes()
+    available = available_bytes()
     if available is None or model.n_swa or model.is_recurrent or model.is_hybrid:
         return
     if lib.llama_supports_gpu_offload():  # then the cache need not lie in main memory
@@ -103,8 +116,14 @@ def _check_memory(model: Model, params: Any, n_ctx: int) -> None:
         raise MemoryError(message)
 
 
-def _available_bytes() -> int | None:
-    """Return the memory that can be had without swapping; None where the system does not say."""
+def available_bytes() -> int | None:
+    """Return the memory that can be had without swapping.
+
+    Returns
+    -------
+    int or None
+        None where the system does not say.
+    """
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

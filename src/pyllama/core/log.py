@@ -27,15 +27,15 @@ _serial = itertools.count()
 _complaints: deque[tuple[int, int, str]] = deque(maxlen=64)
 
 
-def drain() -> None:
-    """Pass every waiting line to `logging`.
+def drain(highest: int = logging.CRITICAL) -> None:
+    """Pass every waiting line to `logging`, none at a level above *highest*.
 
     Calls: pyllama_log_take
     """
     line = ffi.new("pyllama_log_line *")
     while lib.pyllama_log_take(line):
         text = ffi.string(line.text).decode("utf-8", "replace").strip()
-        level = LEVELS.get(line.level, logging.INFO)
+        level = min(highest, LEVELS.get(line.level, logging.INFO))
         if level >= logging.WARNING:
             _complaints.append((next(_serial), line.thread, text))
         logger.log(level, "%s", text)

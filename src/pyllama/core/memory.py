@@ -108,18 +108,23 @@ class Memory:
             end = int(lib.llama_memory_seq_pos_max(memory, seq))
             everything = first == 0 and (last < 0 or last > end)
             if not everything:
-                self._require_tail(first, last, end)
+                self._require_tail(seq, first, last, end)
             if not lib.llama_memory_seq_rm(memory, seq, -1 if everything else first, last):
                 message = f"this memory cannot remove {start} to {stop} of sequence {seq}"
                 raise UnsupportedError(message)
             self._edited(seq)
 
-    def _require_tail(self, first: int, last: int, end: int) -> None:
+    def _require_tail(self, seq: int, first: int, last: int, end: int) -> None:
         """Raise unless a recurrent memory has the snapshots to go back to *first*."""
         context = self._context
         if not context._whole_sequences or first > end:
             return
-        if (0 <= last <= end) or end - first >= context.n_rs_seq:
+        # libllama answers yes up to n_rs_seq, and takes an older state for the snapshot that the
+        # last batch was too short to make (llama-memory-recurrent.cpp:199).
+        n_back, edit = (context._snapshots or {}).get(seq, (0, -1))
+        if edit != context._edits[seq]:  # one step back is all: a second is refused
+            n_back = 0
+        if (0 <= last <= end) or end - first >= min(n_back, context.n_rs_seq):
             self._require_parts(f"remove the positions from {first}")
 
     def copy(

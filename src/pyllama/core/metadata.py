@@ -21,6 +21,8 @@ class Metadata(Mapping[str, str]):
     ----------
     owner
         Whose metadata it is.
+    overrides
+        Values that count instead of those in the file.
 
     Notes
     -----
@@ -30,12 +32,16 @@ class Metadata(Mapping[str, str]):
     llama_adapter_meta_count, llama_adapter_meta_key_by_index, llama_adapter_meta_val_str_by_index
     """
 
-    def __init__(self, owner: Model | Adapter) -> None:
+    def __init__(self, owner: Model | Adapter, overrides: Mapping[str, str] | None = None) -> None:
+        if not hasattr(owner, "_metadata_functions"):
+            message = f"metadata are those of a Model or an Adapter, not of {owner!r:.80}"
+            raise TypeError(message)
         count, key, value = owner._metadata_functions
         with owner._call as pointer:
             self._pairs = {
                 _text(key, pointer, i): _text(value, pointer, i) for i in range(count(pointer))
             }
+        self._pairs.update(overrides or {})
 
     def __getitem__(self, key: str) -> str:
         return self._pairs[key]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyllama.core.file_kind import FilePath
 from pyllama.core.gguf import Header, read_header
 from pyllama.core.model_rules import check_rules
 from pyllama.errors import LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SPLIT_NAME = re.compile(r"(?s)(.+)-(\d{5})-of-(\d{5})\.gguf")  # src/llama.cpp:552
 
@@ -35,6 +39,28 @@ def check_model(path: FilePath) -> list[Header]:
         If a file is broken, the parts do not belong together, or a rule of model_rules.py is not
         met.
     """
+    headers = read_model(path)
+    check_rules(headers)
+    return headers
+
+
+def read_model(path: FilePath) -> list[Header]:
+    """Do the same without the rules of model_rules.py.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+        As for `check_model`.
+
+    Returns
+    -------
+    list of Header
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError, LoadError
+        As for `check_model`.
+    """
     first = read_header(path)
     headers = [first]
     for index, sibling in enumerate(_siblings(first), start=2):
@@ -42,8 +68,29 @@ def check_model(path: FilePath) -> list[Header]:
             what = f"part {index} of this split model is missing"
             raise FileNotFoundError(errno.ENOENT, what, sibling)
         headers.append(read_header(sibling))
-    _check_parts(headers)
-    check_rules(headers)
+    _check_parts(headers, "its name says")
+    return headers
+
+
+def read_parts(paths: Sequence[FilePath]) -> list[Header]:
+    """Read and check files that are all the parts of one model, whatever their names are.
+
+    Parameters
+    ----------
+    paths : sequence of str, bytes or os.PathLike
+        In order.
+
+    Returns
+    -------
+    list of Header
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError, LoadError
+        As for `check_model`.
+    """
+    headers = [read_header(path) for path in paths]
+    _check_parts(headers, "it is given as")
     return headers
 
 
@@ -70,17 +117,20 @@ def _part(prefix: str, number: int, n_parts: int) -> str:
     return f"{prefix}-{number:05}-of-{n_parts:05}.gguf"
 
 
-def _check_parts(headers: list[Header]) -> None:
-    """Refuse parts that say they are of another model, or that do not hold all its tensors."""
+def _check_parts(headers: list[Header], source: str) -> None:
+    """Refuse parts that say they are of another model, or that do not hold all its tensors.
+
+    *source* is what else says which part a file is.
+    """
     first = headers[0]
     n_parts = len(headers)
-    if n_parts == 1:
+    if n_parts == 1 and first.count("split.count") <= 1:
         return
     for index, header in enumerate(headers):
         found = header.count("split.no", -1), header.count("split.count")
         if found != (index, n_parts):
             raise LoadError(
-                f"{header.path} says it is part {found[0] + 1} of {found[1]}, but its name says "
+                f"{header.path} says it is part {found[0] + 1} of {found[1]}, but {source} "
                 f"{index + 1} of {n_parts}"
             )
     n_tensors = sum(len(header.tensors) for header in headers)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pyllama.core.gguf import Header, TensorInfo
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.gguf import Header
+from pyllama.core.tensor_rules import TENSOR_RULES
 from pyllama.core.vocab_rules import VOCAB_RULES
 from pyllama.errors import LoadError
 
@@ -21,18 +21,22 @@ MAX_BLOCKS, MAX_EXPERTS = 512, 1024  # src/llama-hparams.h:11
 
 ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")  # src/llama-model.cpp:1034
 
-# The CPU calls a NULL pointer to multiply with these (ggml/src/ggml-cpu/ggml-cpu.c:215).
-NO_PRODUCT = frozenset({"q8_1", "q8_K", "i8", "i16", "i32", "i64", "f64"})
-TABLES = ("d2t", "tid2eid", "masked_embd_ordering")  # the few tensors that are integers
-
-# T5 adds these to its attention without a look whether they are there (src/models/t5.cpp:146).
-POSITION_BIASES = {
-    "t5": ("enc.blk.0.attn_rel_b.weight", "dec.blk.0.attn_rel_b.weight"),
-    "t5encoder": ("enc.blk.0.attn_rel_b.weight",),
-}
-
-# The models that read no embedding_length_out, but set it themselves (src/models/deepseek4.cpp:53).
-OWN_WIDTH = ("deepseek4", "qwen4exp")
+# The models that turn nothing by its position (src/llama-model.cpp:3026), and read no rope.* keys.
+NO_ROPE = frozenset(
+    "clip gpt2 gptj mpt refact bloom mamba mamba2 jamba jina-bert-v2 t5 t5encoder jais rwkv6 "
+    "rwkv6qwen2 rwkv7 arwkv7 wavtokenizer-dec nemotron_h nemotron_h_moe kimi-linear kimi-k3 "
+    "glm5-next".split()
+)
+# The models that turn by several positions at once, always (src/llama-model.cpp:3187).
+M_ROPE = frozenset(
+    "qwen2vl paddleocr qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp qwen3tts".split()
+)
+# These divide by the number of heads (src/models/olmo2.cpp:30, phimoe.cpp:15) or of experts in use
+# (src/models/qwen35moe.cpp:57, qwen4exp.cpp:198) before they look whether it is 0.
+NEED_HEADS = ("olmo2", "phimoe")
+NEED_EXPERTS = ("qwen35moe", "qwen4exp")
+ENCODERS = ("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe",
+            "jina-bert-v2", "jina-bert-v3")  # fmt: skip
 
 
 def check_rules(headers: Sequence[Header]) -> None:
@@ -91,6 +95,68 @@ def _check_experts(headers: Sequence[Header]) -> None:
     raise LoadError(f"{first.path}: {arch}.{what}")
 
 
+def _check_divisors(headers: Sequence[Header]) -> None:
+    """Refuse the zeros that some models divide by while they load."""
+    first, arch = headers[0], _arch(headers[0])
+    key = f"{arch}.attention.head_count"
+    if arch in NEED_HEADS and _first(first, key) == 0:
+        raise LoadError(f"{first.path}: {key} is 0, and this model divides by it")
+    key = f"{arch}.expert_used_count"
+    wide = _first(first, f"{arch}.expert_feed_forward_length")
+    if arch in NEED_EXPERTS and not wide and _first(first, key) == 0:
+        raise LoadError(f"{first.path}: {key} is 0, and this model divides by it")
+
+
+def _check_kv_heads(headers: Sequence[Header]) -> None:
+    """Refuse heads without keys: ggml/src/ggml.c:1595 divides by their number."""
+    first, arch = headers[0], _arch(headers[0])
+    key = f"{arch}.attention.head_count_kv"
+    value = first.metadata.get(key)
+    # As an array it says which layers have no attention; the encoders below have one in all.
+    none = value == 0 if isinstance(value, int) else arch in ENCODERS and _smallest(value) == 0
+    if none and _first(first, f"{arch}.attention.head_count"):
+        raise LoadError(f"{first.path}: {key} is 0, but {arch}.attention.head_count is not")
+
+
+def _check_rope_dimensions(headers: Sequence[Header]) -> None:
+    """Refuse a part of a head to turn that is no number of pairs, or larger than the head.
+
+    Asserted in ggml/src/ggml-cpu/ops.cpp:6355, in whatever thread computes; with 0 the loop of
+    :6453 goes back and forth for ever.
+    """
+    first, arch = headers[0], _arch(headers[0])
+    n_heads = _first(first, f"{arch}.attention.head_count")
+    if arch in NO_ROPE or n_heads == 0 or not first.tensors:
+        return
+    head = _head(first)
+    unit = 4 if arch == "step35" else 2  # it turns half of them (src/models/step35.cpp:9)
+    n_turned = first.count(f"{arch}.rope.dimension_count", head)
+    windowed = first.count(f"{arch}.attention.key_length_swa", head)
+    n_windowed = first.count(f"{arch}.rope.dimension_count_swa", n_turned)
+    for suffix, n, size in (("", n_turned, head), ("_swa", n_windowed, windowed)):
+        if n % unit or not 0 < n <= size:
+            raise LoadError(
+                f"{first.path}: {arch}.rope.dimension_count{suffix} is {n}, not a multiple of "
+                f"{unit} up to {size} (the size of a head)"
+            )
+
+
+def _check_rope_sections(headers: Sequence[Header]) -> None:
+    """Refuse shares of a head that do not add up: ggml-cpu/ops.cpp:6232, :6382 assert it."""
+    first, arch = headers[0], _arch(headers[0])
+    key = f"{arch}.rope.dimension_sections"
+    value = first.metadata.get(key)
+    if not first.tensors or (value is None and arch not in M_ROPE):
+        return
+    shares = np.atleast_1d(np.asarray(value if isinstance(value, (int, np.ndarray)) else 0))[:4]
+    total, head = sum(shares.tolist()), _head(first)
+    if shares.min(initial=0) < 0 or total > head or (arch in M_ROPE and not shares[:3].any()):
+        raise LoadError(
+            f"{first.path}: {key} is {shares.tolist()}, not shares that add up to at most {head} "
+            "(the size of a head)"
+        )
+
+
 def _check_rope_scaling(headers: Sequence[Header]) -> None:
     first = headers[0]
     key = f"{_arch(first)}.rope.scaling.type"
@@ -110,53 +176,31 @@ def _check_epsilons(headers: Sequence[Header]) -> None:
             raise LoadError(f"{first.path}: {key} is {str(value)[:40]}, not a number from 0 on")
 
 
-def _check_types(headers: Sequence[Header]) -> None:
-    for header in headers:
-        for tensor in header.tensors:
-            kind = TENSOR_TYPES[tensor.type].name
-            if kind in NO_PRODUCT and not any(name in tensor.name for name in TABLES):
-                what = "no weights can be multiplied with"
-            elif kind != "f32" and _is_added(tensor):
-                what = "libllama adds or multiplies only as f32"  # ggml-cpu/binary-ops.cpp:135
-            else:
-                continue
-            raise LoadError(
-                f"{header.path}: tensor {tensor.name!r} has the type {kind}, which {what}"
-            )
-
-
-def _is_added(tensor: TensorInfo) -> bool:
-    """Whether a tensor is a norm, a bias, or the like: every converter writes those as f32."""
-    name = tensor.name
-    # ggml-cpu/ops.cpp:9949 (convolution), :10032 (scan) want f32 as well
-    if name == "token_types.weight" or name.endswith((".ssm_conv1d.weight", ".ssm_a", ".ssm_d")):
-        return True
-    n_dims = sum(n > 1 for n in tensor.shape)
-    return n_dims <= 1 and name.endswith(("norm.weight", ".bias"))
-
-
-def _check_position_biases(headers: Sequence[Header]) -> None:
-    wanted = POSITION_BIASES.get(_arch(headers[0]), ())
-    names = {tensor.name for header in headers for tensor in header.tensors} if wanted else set()
-    for name in wanted:
-        if names and name not in names:  # without any tensors it is a vocabulary alone
-            raise LoadError(f"{headers[0].path}: tensor {name!r} is missing")
-
-
-def _check_width_out(headers: Sequence[Header]) -> None:
-    """Refuse embeddings wider than those that any tensor makes: libllama would read on behind."""
-    first, arch = headers[0], _arch(headers[0])
-    key = f"{arch}.embedding_length_out"
-    width, n_embd = first.count(key), first.count(f"{arch}.embedding_length")
-    if width <= n_embd or arch in OWN_WIDTH:
-        return
-    sizes = {n for header in headers for tensor in header.tensors for n in tensor.shape}
-    if sizes and width not in sizes:  # an assertion in ggml/src/ggml-backend.cpp:283
-        raise LoadError(f"{first.path}: {key} is {width}, but no tensor has a side of that length")
-
-
 def _arch(header: Header) -> str:
     return str(header.metadata.get("general.architecture"))
+
+
+def _head(header: Header) -> int:
+    """Return the length of a head's key, as src/llama-model.cpp:1439 has it; 0 without heads."""
+    arch = _arch(header)
+    n_heads = _first(header, f"{arch}.attention.head_count")
+    head = header.count(f"{arch}.embedding_length") // n_heads if n_heads else 0
+    return header.count(f"{arch}.attention.key_length", head)
+
+
+def _first(header: Header, key: str) -> int:
+    """Return a count that may be an array, and then the one of the first layer."""
+    value = header.metadata.get(key)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biu":
+        return int(value[0]) if value.size else 0
+    return header.count(key)
+
+
+def _smallest(value: object) -> int:
+    """Return the least of an array of counts, 1 if it is none."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biu" and value.size:
+        return int(value.min())
+    return 1
 
 
 def _largest(header: Header, key: str) -> int:
@@ -170,10 +214,12 @@ def _largest(header: Header, key: str) -> int:
 RULES: tuple[Callable[[Sequence[Header]], None], ...] = (
     _check_block_count,
     _check_experts,
+    _check_divisors,
+    _check_kv_heads,
+    _check_rope_dimensions,
+    _check_rope_sections,
     _check_rope_scaling,
     _check_epsilons,
-    _check_types,
-    _check_position_biases,
-    _check_width_out,
+    *TENSOR_RULES,
     *VOCAB_RULES,
 )

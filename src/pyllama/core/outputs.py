@@ -34,6 +34,8 @@ class Outputs(Settings):
     _has_memory: bool
     _embeddings: bool
     _limits: Any
+    # The sequence of each row that a sampler in the graph worked on, or None; see BackendSampling.
+    _row_seqs: tuple[int | None, ...] = ()
     _row_at: Any = None  # where the array `_row` lies
     _row: NDArray[np.float32]
 
@@ -48,7 +50,8 @@ class Outputs(Settings):
         Raises
         ------
         StateError
-            If the last call made no output, or there was none.
+            If the last call made no output, or there was none; or if a row was sampled in the
+            graph: its logits stayed there.
         UnsupportedError
             If the model computes embeddings only.
 
@@ -73,7 +76,7 @@ class Outputs(Settings):
         Raises
         ------
         StateError
-            If the last call made no output, or there was none.
+            As `logits`; of a single row, if that one was sampled in the graph.
         IndexError
             If there is no such row.
         UnsupportedError
@@ -88,28 +91,42 @@ class Outputs(Settings):
         Calls: llama_get_logits
         """
         with self._call as pointer:
-            memory, n_vocab = self._logits_pointer(pointer), self._limits.n_vocab
+            n_vocab = self._limits.n_vocab
             if row is None:
-                return self._lend(memory, (self._n_outputs, n_vocab))
+                return self._lend(self._logits_pointer(pointer), (self._n_outputs, n_vocab))
             row = operator.index(row)
+            memory = self._logits_pointer(pointer, row)
             if not -self._n_outputs <= row < self._n_outputs:
                 message = f"row {row} is not there: the last call made {self._n_outputs}"
                 raise IndexError(message)
             return self._lend(memory + row % self._n_outputs * n_vocab, (n_vocab,))
 
-    def _logits_pointer(self, pointer: Any) -> Any:
+    def _logits_pointer(self, pointer: Any, row: int | None = None) -> Any:
+        """Return where the logits are; raise if *row*, or any of all, has none."""
         if not self._n_outputs:
             message = "there are no logits: no decode() yet, or its batch asked for no output"
             raise StateError(message, expected="a batch with output", actual="none")
         if not self._has_memory and not self.model.is_diffusion:
             message = "this model computes embeddings, not logits: see embeddings()"
             raise UnsupportedError(message)
+        if self._row_seqs:
+            self._require_raw(row)
         return lib.llama_get_logits(pointer)
+
+    def _require_raw(self, row: int | None) -> None:
+        """Raise if logits were left in the graph: the memory for them holds older ones."""
+        seqs = self._row_seqs if row is None else self._row_seqs[row:][:1]
+        if any(seq is not None for seq in seqs):
+            message = (
+                "the logits stayed in the graph, where an attached chain sampled them: see "
+                "sample() and sampled_candidates(), or detach_sampler() before the decode"
+            )
+            raise StateError(message, expected="logits", actual="sampled in the graph")
 
     def _last_row(self, pointer: Any) -> NDArray[np.float32]:
         """Return the last row of logits, uncounted: for code that keeps no row."""
         n_vocab = self.n_vocab
-        memory = self._logits_pointer(pointer) + (self._n_outputs - 1) * n_vocab
+        memory = self._logits_pointer(pointer, -1) + (self._n_outputs - 1) * n_vocab
         if memory != self._row_at:  # libllama moves its buffer only when it must grow
             self._row = np.frombuffer(ffi.buffer(memory, 4 * n_vocab), np.float32)
             self._row_at = memory

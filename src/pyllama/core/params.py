@@ -5,6 +5,8 @@ An option left out, or None, keeps the default of the C library. An unknown name
 
 from __future__ import annotations
 
+import collections.abc
+import weakref
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pyllama.core.enums import (
@@ -20,10 +22,13 @@ from pyllama.core.enums import (
     member,
 )
 from pyllama.core.library import lib
+from pyllama.core.threads import n_usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from enum import IntEnum
+
+    from pyllama.core.device import Device
 
     Check = Callable[[str, Any], Any]
 
@@ -37,12 +42,19 @@ class ModelOptions(TypedDict, total=False):
 
     Attributes
     ----------
+    devices : sequence of Device
+        The GPUs to use, in this order; left out, all of them; empty, none.
+    tensor_buft_overrides : mapping of str to Device or str
+        Where tensors go whose name a regular expression finds: a device, or a buffer type as
+        libllama calls it (``CPU``, ``CUDA0``, ``CUDA_Host``). The first that fits counts.
     n_gpu_layers : int
         Layers to keep on the GPU, counted from the last; left out, all of them.
     split_mode : SplitMode or str
         How to spread the model over several GPUs: none, layer, row, tensor.
     main_gpu : int
         The GPU that takes the whole model when ``split_mode`` is none.
+    tensor_split : sequence of float
+        How much of the model each GPU takes, in any unit; left out, by their free memory.
     load_mode : LoadMode or str
         auto, none, mmap, mlock, mmap_mlock, direct_io.
     lazy_mode : LazyMode or str
@@ -55,10 +67,15 @@ class ModelOptions(TypedDict, total=False):
         Repack weights for faster CPU kernels.
     no_host : bool
         Bypass the pinned host buffer.
+    no_alloc : bool
+        Lay the model out without loading weights; such a model makes no context.
     load_mtp : bool
         Load the multi-token-prediction layers as well.
     """
 
+    devices: Sequence[Device] | None
+    tensor_buft_overrides: Mapping[str, Device | str] | None
+    tensor_split: Sequence[float] | None
     n_gpu_layers: int | None
     split_mode: SplitMode | str | None
     main_gpu: int | None
@@ -68,6 +85,7 @@ class ModelOptions(TypedDict, total=False):
     check_tensors: bool | None
     use_extra_bufts: bool | None
     no_host: bool | None
+    no_alloc: bool | None
     load_mtp: bool | None
 
 
@@ -89,7 +107,8 @@ class ContextOptions(TypedDict, total=False):
         Most output rows in one `decode`; 0 is ``n_batch``.
     n_threads, n_threads_batch : int
         Threads for single tokens and for batches. Left out: the CPUs this process may use
-        (libllama's own default of 4 is far slower where there are fewer).
+        (libllama's own default of 4 is far slower where there are fewer); for batches, as many
+        as for single tokens.
     ctx_type : ContextType or str
         default, or mtp for the multi-token-prediction head.
     rope_scaling_type : RopeScalingType or str
@@ -190,6 +209,30 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
+def function(name: str, value: Any) -> Any:
+    """Return *value* if it can be called or is None; anything else is a TypeError."""
+    if value is not None and not callable(value):
+        message = f"{name} must be a function, not {value!r:.80}"
+        raise TypeError(message)
+    return value
+
+
+def functions(name: str, value: Any) -> Sequence[Any]:
+    """Return *value* if it is a sequence of functions; anything else is a TypeError."""
+    if not isinstance(value, collections.abc.Sequence) or not all(map(callable, value)):
+        message = f"{name} must be a sequence of functions, not {value!r:.80}"
+        raise TypeError(message)
+    return value
+
+
+def pairs(name: str, value: Any) -> Mapping[Any, Any]:
+    """Return *value* if it is a mapping; anything else is a TypeError."""
+    if not isinstance(value, collections.abc.Mapping):
+        message = f"{name} must be a mapping, not {value!r:.80}"
+        raise TypeError(message)
+    return value
+
+
 def one_of(kind: type[IntEnum], *, only: frozenset[str] = frozenset()) -> Check:
     """Return a check for a member of *kind*, or of its part *only*."""
 
@@ -214,7 +257,8 @@ MODEL_CHECKS: dict[str, Check] = {
     "load_mode": one_of(LoadMode),
     "lazy_mode": one_of(LazyMode),
     **dict.fromkeys(
-        ("vocab_only", "check_tensors", "use_extra_bufts", "no_host", "load_mtp"), flag
+        ("vocab_only", "check_tensors", "use_extra_bufts", "no_host", "no_alloc", "load_mtp"),
+        flag,
     ),
 }
 
@@ -248,6 +292,10 @@ CONTEXT_CHECKS: dict[str, Check] = {
 }
 
 
+# What a struct points to lives as long as the struct.
+_pointed_to: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
+
+
 def fill(params: Any, options: Mapping[str, Any], checks: Mapping[str, Check]) -> None:
     """Check *options* and write them into the C struct *params*.
 
@@ -273,4 +321,33 @@ def fill(params: Any, options: Mapping[str, Any], checks: Mapping[str, Check]) -
             message = f"there is no option {name!r}; the options are: {', '.join(sorted(checks))}"
             raise TypeError(message)
         if value is not None:
-            setattr(params, name, check(name, value))
+            checked = check(name, value)
+            setattr(params, name, checked)
+            _pointed_to.setdefault(params, []).append(checked)
+
+
+def context_params(options: ContextOptions) -> Any:
+    """Return the ``llama_context_params`` that options stand for.
+
+    Parameters
+    ----------
+    options
+        Those given; the others get libllama's defaults, but for the threads.
+
+    Returns
+    -------
+    cdata
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an option is unknown or out of range.
+
+    Calls: llama_context_default_params
+    """
+    params = lib.llama_context_default_params()
+    params.n_threads = params.n_threads_batch = 0
+    fill(params, options, CONTEXT_CHECKS)
+    params.n_threads = params.n_threads or n_usable_cores()
+    params.n_threads_batch = params.n_threads_batch or params.n_threads
+    return params

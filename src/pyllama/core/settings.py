@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyllama.core.enums import GGMLType, PoolingType
 from pyllama.core.handle import Handle
 from pyllama.core.library import lib
+from pyllama.core.memory_needs import MemoryNeeds, memory_needs
 from pyllama.core.params import flag, whole
 from pyllama.core.threadpool import ThreadPool
 
@@ -217,6 +218,12 @@ class Settings(Handle):
         """
         with self._call as pointer:
             lib.llama_perf_context_reset(pointer)
+
+    @property
+    def memory_needs(self) -> dict[str, MemoryNeeds]:
+        """What the model and this context take on each device, in bytes."""
+        with self._call as pointer:
+            return memory_needs(pointer)
 
     @property
     def n_ctx(self) -> int:

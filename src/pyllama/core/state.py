@@ -26,7 +26,7 @@ import numpy as np
 
 from pyllama.core.atomic import write_whole
 from pyllama.core.batch import int32
-from pyllama.core.params import flag, whole
+from pyllama.core.params import flag, pairs, whole
 from pyllama.errors import StateError
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ class State:
         if not self.data:
             message = "a state without data is none: also an empty memory has some"
             raise ValueError(message)
-        if not all(isinstance(text, str) for pair in fingerprint.items() for text in pair):
+        named = pairs("fingerprint", fingerprint).items()
+        if not all(isinstance(text, str) for pair in named for text in pair):
             message = f"a fingerprint is a mapping of str to str, not {fingerprint!r}"
             raise TypeError(message)
         self.fingerprint: Mapping[str, str] = MappingProxyType(dict(fingerprint))
         self.n_past: Mapping[int, int] = MappingProxyType(
-            {_seq("seq", each): _count("n_past", n) for each, n in n_past.items()}
+            {_seq("seq", each): _count("n_past", n) for each, n in pairs("n_past", n_past).items()}
         )
         self.seq: int | None = None if seq is None else _seq("seq", seq)
         if self.seq is not None and set(self.n_past) - {self.seq}:

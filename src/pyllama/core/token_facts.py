@@ -9,7 +9,7 @@ import numpy as np
 
 from pyllama.core.enums import TokenAttr, VocabType
 from pyllama.core.library import ffi, lib
-from pyllama.core.params import whole
+from pyllama.core.params import flag, whole
 from pyllama.core.pieces import read_pieces
 from pyllama.errors import UnsupportedError
 
@@ -239,6 +239,7 @@ class TokenFacts:
         self._require_tokens()
         token, lstrip = self._token(token), _lstrip("lstrip", lstrip)
         with self._model._call as pointer:
+            special = flag("special", special)
             return read_pieces(pointer, (token,), special=special, lstrip=lstrip)[0]
 
     def pieces(self, tokens: ArrayLike, *, special: bool = False) -> list[bytes]:
@@ -294,7 +295,7 @@ class TokenFacts:
 
         Calls: llama_token_to_piece
         """
-        if special:
+        if flag("special", special):
             return self._kept("pieces", self._read_pieces)
         return self._kept("plain pieces", self._plain_pieces)
 

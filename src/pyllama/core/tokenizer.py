@@ -14,12 +14,14 @@ import numpy as np
 from pyllama.core import bigstack
 from pyllama.core.enums import TokenAttr, VocabType
 from pyllama.core.library import ffi, lib
+from pyllama.core.params import flag
 from pyllama.core.token_facts import TokenFacts
 from pyllama.errors import LibraryAbortError, LibraryError, TokenizeError, UnsupportedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pyllama.core.deadline import Deadline
     from pyllama.core.model import Model
 
 INT32_MAX = 2**31 - 1
@@ -29,9 +31,14 @@ STACK_PER_CHARACTER = 512
 MAX_STACK = 1 << 30
 MAX_RUN = MAX_STACK // STACK_PER_CHARACTER // 2  # characters; a match can be two runs
 SMALL_TEXT = 256  # bytes; 82 kB of stack, less than the smallest default of a thread (musl: 128)
+PYTHON_STACK = 1 << 20  # of a thread that runs the methods below, and C on texts that need no more
 
 NORMALIZING = (VocabType.WPM, VocabType.UGM)
 _TAKES_ANY_BYTES = (VocabType.RWKV, VocabType.TEST)
+# Before each digit "superbpe" looks ahead over all that follow, to count them in threes from the
+# right (src/llama-vocab.cpp:473): 10,000 in a row take 7 s, 60 at a time 30 ms.
+MANY_DIGITS, MAX_DIGITS = 60, 3000
+_DIGITS = re.compile(b"[0-9]{%d,}" % (MANY_DIGITS + 1))
 _INVALID = re.compile("([\udc80-\udcff]+)")  # what "surrogateescape" makes of bytes not UTF-8
 
 
@@ -49,10 +56,30 @@ class Tokenizer(TokenFacts):
             "eos": self._n_added[1] and self.eos is None,
             "sep": bert and self.sep is None,
         }
+        pre = model.metadata.get("tokenizer.ggml.pre")
+        self._counts_digits: Final = self.type == VocabType.BPE and pre == "superbpe"
         self._missing: Final = ", ".join(name for name, missing in wanted.items() if missing)
+
+    def _tokens_by(
+        self, deadline: Deadline | None, data: bytes, *, add_special: bool, parse_special: bool
+    ) -> NDArray[np.int32]:
+        """Tokenize before a moment; C cannot be stopped, so its thread is left behind then.
+
+        It keeps the model from being closed until C returns, as any other thread does.
+        """
+        if deadline is None:
+            return self._tokens(data, add_special=add_special, parse_special=parse_special)
+        deadline.require("tokenizing")
+        return bigstack.call(
+            lambda: self._tokens(data, add_special=add_special, parse_special=parse_special),
+            PYTHON_STACK,
+            deadline,
+        )
 
     def _tokens(self, data: bytes, *, add_special: bool, parse_special: bool) -> NDArray[np.int32]:
         """Tokenize bytes that may be anything, on a stack that is large enough."""
+        flag("add_special", add_special)
+        flag("parse_special", parse_special)
         self._require_tokens()
         self._require_fit(data, add_special=add_special)
         if self.type not in _TAKES_ANY_BYTES:
@@ -60,10 +87,15 @@ class Tokenizer(TokenFacts):
                 data.decode()
             except UnicodeDecodeError:
                 return self._invalid(data, add_special=add_special, parse_special=parse_special)
+        if self._counts_digits and _DIGITS.search(data):
+            return self._digits(data, add_special=add_special, parse_special=parse_special)
+        return self._in_one(data, (add_special, parse_special))
+
+    def _in_one(self, data: bytes, options: tuple[bool, bool]) -> NDArray[np.int32]:
+        """Tokenize UTF-8 in one call, on a stack that its expressions fit on."""
         if self.type != VocabType.BPE or len(data) <= SMALL_TEXT:
-            return self._call(data, add_special, parse_special)
-        stack = self._stack_for(data)
-        return bigstack.call(lambda: self._call(data, add_special, parse_special), stack)
+            return self._call(data, *options)
+        return bigstack.call(lambda: self._call(data, *options), self._stack_for(data))
 
     def _call(self, data: bytes, *options: bool) -> NDArray[np.int32]:
         """Call C with room for as many tokens as bytes, and again if it asks for more."""
@@ -114,6 +146,30 @@ class Tokenizer(TokenFacts):
             part = lead + valid.encode()
             tokens = self._tokens(part, add_special=False, parse_special=parse_special)
             arrays.append(tokens[len(led) :])
+        return self._joined(arrays, add_special=add_special)
+
+    def _digits(self, data: bytes, *, add_special: bool, parse_special: bool) -> NDArray[np.int32]:
+        """Tokenize long runs of digits in parts that end where a word ends anyway."""
+        longest = max(len(run) for run in _DIGITS.findall(data))
+        if self._digits_in_specials:
+            if longest > MAX_DIGITS:
+                message = (
+                    f"the text has {longest} digits in a row: this vocabulary takes time that "
+                    f"grows with their square, and at most {MAX_DIGITS}; split the text"
+                )
+                raise TokenizeError(message)
+            return self._in_one(data, (add_special, parse_special))
+        arrays, start, inner = [], 0, (False, parse_special)
+        for run in _DIGITS.finditer(data):
+            first = run.end() - (len(run[0]) - 1) // MANY_DIGITS * MANY_DIGITS
+            for end in range(first, run.end(), MANY_DIGITS):
+                arrays.append(self._in_one(data[start:end], inner))
+                start = end
+        arrays.append(self._in_one(data[start:], inner))
+        return self._joined(arrays, add_special=add_special)
+
+    def _joined(self, arrays: list[NDArray[np.int32]], *, add_special: bool) -> NDArray[np.int32]:
+        """Return the tokens of the parts of a text, with those that a whole text gets."""
         if add_special:
             added = self._tokens(b"", add_special=True, parse_special=False)
             begin, _ = self._n_added
@@ -156,6 +212,18 @@ class Tokenizer(TokenFacts):
                 )
                 raise TokenizeError(message)
         return needed + (1 << 20)
+
+    @property
+    def _digits_in_specials(self) -> bool:
+        """Whether a special token begins or ends with a digit, and so may lie across two parts."""
+
+        def make() -> bool:
+            special = TokenAttr.CONTROL | TokenAttr.USER_DEFINED | TokenAttr.UNKNOWN
+            table = self.piece_table(special=True)
+            pieces = [table[token] for token in np.flatnonzero(self.attrs & special).tolist()]
+            return any(piece[:1].isdigit() or piece[-1:].isdigit() for piece in pieces)
+
+        return self._kept("digits", make)
 
     @property
     def _byte_tokens(self) -> dict[int, int]:

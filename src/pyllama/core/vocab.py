@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyllama.core.deadline import Deadline
 from pyllama.core.enums import TokenAttr
 from pyllama.core.library import ffi, lib
 from pyllama.core.offsets import ESCAPED_SPACE, Spelling, align
-from pyllama.core.params import whole
+from pyllama.core.params import flag, whole
 from pyllama.core.threads import n_usable_cores
 from pyllama.core.tokenizer import INT32_MAX, NORMALIZING, Tokenizer
 from pyllama.errors import UnsupportedError
@@ -46,7 +47,12 @@ class Vocab(Tokenizer):
     """
 
     def tokenize(
-        self, text: str | bytes, *, add_special: bool = True, parse_special: bool = False
+        self,
+        text: str | bytes,
+        *,
+        add_special: bool = True,
+        parse_special: bool = False,
+        timeout: float | None = None,
     ) -> NDArray[np.int32]:
         """Turn text into tokens.
 
@@ -61,6 +67,8 @@ class Vocab(Tokenizer):
         parse_special
             Whether "<|im_end|>" and its like in the text become control tokens. Never for text
             from a user: it could end its own turn.
+        timeout
+            Seconds to wait; None waits for the end.
 
         Returns
         -------
@@ -76,6 +84,9 @@ class Vocab(Tokenizer):
             If the model has no vocabulary, or asks for a special token that it does not have.
         MemoryError
             If the system grants no stack for a long text.
+        TimeoutError
+            If the time was not enough. libllama cannot be stopped here: it goes on, on a thread of
+            its own, and `Model.close` raises `BusyError` until it has finished.
 
         Notes
         -----
@@ -85,7 +96,12 @@ class Vocab(Tokenizer):
 
         Calls: llama_tokenize
         """
-        return self._tokens(_utf8(text), add_special=add_special, parse_special=parse_special)
+        return self._tokens_by(
+            Deadline.after(timeout),
+            _utf8(text),
+            add_special=add_special,
+            parse_special=parse_special,
+        )
 
     def tokenize_batch(
         self,
@@ -94,6 +110,7 @@ class Vocab(Tokenizer):
         add_special: bool = True,
         parse_special: bool = False,
         n_threads: int | None = None,
+        timeout: float | None = None,
     ) -> list[NDArray[np.int32]]:
         """Turn many texts into tokens, several at a time.
 
@@ -105,6 +122,8 @@ class Vocab(Tokenizer):
             As for `tokenize`.
         n_threads
             Threads to use; left out, one for each usable core.
+        timeout
+            Seconds to wait for all of them; None waits for the end.
 
         Returns
         -------
@@ -115,11 +134,12 @@ class Vocab(Tokenizer):
         ------
         TypeError
             If *texts* is one text, or one of them is not a text.
-        UnicodeEncodeError, TokenizeError, UnsupportedError, MemoryError
+        UnicodeEncodeError, TokenizeError, UnsupportedError, MemoryError, TimeoutError
             As for `tokenize`.
 
         Calls: llama_tokenize
         """
+        deadline = Deadline.after(timeout)
         if isinstance(texts, (str, bytes)):
             message = "texts must be several texts, not one text: use tokenize"
             raise TypeError(message)
@@ -131,8 +151,11 @@ class Vocab(Tokenizer):
         def work() -> None:
             try:
                 for index in indices:
-                    results[index] = self._tokens(
-                        data[index], add_special=add_special, parse_special=parse_special
+                    results[index] = self._tokens_by(
+                        deadline,
+                        data[index],
+                        add_special=add_special,
+                        parse_special=parse_special,
                     )
             finally:
                 deque(indices, maxlen=0)  # after an error nobody begins another
@@ -211,6 +234,8 @@ class Vocab(Tokenizer):
 
         Calls: llama_detokenize
         """
+        flag("remove_special", remove_special)
+        flag("unparse_special", unparse_special)
         self._require_tokens()
         ids = self._ids(tokens)
         # libllama adds the lengths up in an int32 and trusts the sum (src/llama-vocab.cpp:3830).

@@ -62,6 +62,17 @@ def _check_line_feed(headers: Sequence[Header]) -> None:
         )
 
 
+def _check_whitespace(headers: Sequence[Header]) -> None:
+    """Refuse words of spaces, of which src/llama-vocab.cpp:4183 asserts that there are none."""
+    first = headers[0]
+    pre = first.metadata.get("tokenizer.ggml.pre")
+    if pre == "whitespace" and _model(first) != "whitespace":
+        raise LoadError(
+            f"{first.path}: tokenizer.ggml.pre is 'whitespace', but tokenizer.ggml.model is "
+            f"{_model(first)[:40]!r}, not 'whitespace' as well"
+        )
+
+
 def _unescape(text: str) -> bytes:
     """Return the bytes that libllama reads in the text of an RWKV token, however odd it is."""
     characters, data = iter(text.encode("utf-8", "surrogateescape")), bytearray()
@@ -97,4 +108,5 @@ VOCAB_RULES: tuple[Callable[[Sequence[Header]], None], ...] = (
     _check_tokens,
     _check_byte_tokens,
     _check_line_feed,
+    _check_whitespace,
 )

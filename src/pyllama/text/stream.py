@@ -32,13 +32,7 @@ class TextStream:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
-        if isinstance(stop, str) or not all(isinstance(each, str) for each in stop):
-            message = f"stop must be a sequence of strings, not {stop!r}"
-            raise TypeError(message)
-        if not all(stop):
-            message = "an empty stop string would end every text before it begins"
-            raise ValueError(message)
-        self._stop = tuple(stop)
+        self._stop = stop_strings(stop)
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._held = ""
         self.stopped_by: str | None = None
@@ -91,6 +85,34 @@ class TextStream:
         cut = len(held) - keep
         self._held = held[cut:]
         return held[:cut]
+
+
+def stop_strings(stop: Sequence[str]) -> tuple[str, ...]:
+    """Check what shall end a text.
+
+    Parameters
+    ----------
+    stop
+        Strings that are not empty.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    TypeError
+        If *stop* is not a sequence of str.
+    ValueError
+        If a stop string is empty.
+    """
+    if not isinstance(stop, (list, tuple)) or not all(isinstance(each, str) for each in stop):
+        message = f"stop must be a list or tuple of strings, not {stop!r:.80}"
+        raise TypeError(message)
+    if not all(stop):
+        message = "an empty stop string would end every text before it begins"
+        raise ValueError(message)
+    return tuple(stop)
 
 
 def _overlap(text: str, stop: str) -> int:

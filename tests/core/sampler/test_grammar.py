@@ -12,6 +12,7 @@ import random_model
 
 import pyllama
 from pyllama.core import sampler
+from pyllama.core.sampler.grammar import _broken
 from pyllama.errors import GrammarError, UnsupportedError
 
 LLAMA_CPP = Path(__file__).parents[3] / "vendor" / "llama.cpp"
@@ -45,6 +46,48 @@ def test_allows_only_what_continues_the_text(model, token):
     grammar.accept(token("c"))
     assert allowed(grammar, n) == {EOS}
     grammar.accept(EOS)
+
+
+def test_bytes_of_no_text_are_never_allowed(model):
+    """libllama takes 0xF8 to 0xFF for the first byte of a letter, and C0 A2 for a quote."""
+    grammar = sampler.grammar(model.vocab, 'root ::= [^"]*')
+    never = {BYTE_0 + byte for byte in (0xC0, 0xC1, *range(0xF5, 0x100))}
+    here = allowed(grammar, model.vocab.n_tokens)
+    assert not never & here
+    assert {BYTE_0 + 0xC2, BYTE_0 + 0xF4} <= here  # they may begin a letter
+    with pytest.raises(GrammarError, match="does not allow token"):
+        grammar.accept(BYTE_0 + 0xF8)
+
+
+@pytest.mark.parametrize(
+    ("piece", "broken"),
+    [
+        (b"abc", False),
+        ("\u4e2d".encode(), False),
+        (b"\xb8\xadx", False),  # the end of a letter, and more
+        (b"x\xe4\xb8", False),  # a letter that has not ended
+        (b"\x80\x80\x80\x80", True),
+        (b"\xe4bc", True),
+        (b"x\xed\xa0\x80", True),  # a surrogate
+        (b"\xf8", True),
+        (b"\0", False),  # libllama never allows it
+        (b"a\0b", True),
+    ],
+)
+def test_only_pieces_of_utf8_are_text(piece, broken):
+    """A token may begin or end within a letter."""
+    assert _broken(piece) is broken
+
+
+def test_a_grammar_that_rules_bytes_out_is_cloned_whole(model, token):
+    """The copy goes on where it stands, and without those bytes."""
+    grammar = sampler.grammar(model.vocab, 'root ::= "a" [^"]*')
+    grammar.accept(token("a"))
+    twin = grammar.clone()
+    assert allowed(twin, model.vocab.n_tokens) == allowed(grammar, model.vocab.n_tokens)
+    grammar.accept(token("b"))
+    twin.copy_from(grammar)
+    assert BYTE_0 + 0xF8 not in allowed(twin, model.vocab.n_tokens)
 
 
 @pytest.mark.parametrize("text", ["c", "ac", "</s>"])

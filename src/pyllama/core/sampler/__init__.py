@@ -7,6 +7,8 @@ several in turn::
 
     chain = SamplerChain([sampler.top_k(40), sampler.temp(0.8), sampler.dist(seed=1)])
     token = chain.sample(row)
+
+`python` makes one of a Python function or object, and the decorator `sampler` a function that does.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from pyllama.core.sampler.candidates import Candidates
 from pyllama.core.sampler.chain import SamplerChain, SamplerPerf
 from pyllama.core.sampler.choosing import adaptive_p, dist, greedy, mirostat, mirostat_v2
 from pyllama.core.sampler.grammar import grammar, grammar_lazy_patterns
+from pyllama.core.sampler.live import LiveCandidates
+from pyllama.core.sampler.python import python, sampler
 from pyllama.core.sampler.shaping import (
     min_p,
     temp,
@@ -30,6 +34,7 @@ from pyllama.core.sampler.shaping import (
 
 __all__ = [
     "Candidates",
+    "LiveCandidates",
     "Sampler",
     "SamplerChain",
     "SamplerPerf",
@@ -45,6 +50,8 @@ __all__ = [
     "mirostat",
     "mirostat_v2",
     "penalties",
+    "python",
+    "sampler",
     "temp",
     "temp_ext",
     "top_k",

@@ -1,21 +1,20 @@
-"""One native sampler: what every kind of them can do."""
+"""One sampler: what every kind of them can do."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from pyllama.core import bigstack
-from pyllama.core.handle import Handle
 from pyllama.core.library import ffi, lib
 from pyllama.core.params import whole
 from pyllama.core.sampler.candidates import Candidates, check_peak, check_row
+from pyllama.core.sampler.owned import Owned
 from pyllama.errors import (
     GrammarError,
     LibraryAbortError,
     LibraryError,
     LoadError,
     SamplingError,
-    StateError,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pyllama.core.handle import Call, Record
+    from pyllama.core.handle import Handle
     from pyllama.core.sampler.candidates import Row
 
     T = TypeVar("T")
@@ -36,8 +35,8 @@ PARSE_STACK = 16 << 20  # a grammar as deep as gbnf.py lets through recurses ove
 SELECTING = frozenset({"greedy", "dist", "mirostat", "mirostat_v2", "adaptive_p"})
 
 
-class Sampler(Handle):
-    """One native sampler. The functions of `pyllama.core.sampler` make it.
+class Sampler(Owned):
+    """One sampler. The functions of `pyllama.core.sampler` make it.
 
     Parameters
     ----------
@@ -78,7 +77,6 @@ class Sampler(Handle):
         self._n_vocab = n_vocab
         self._selects = kind in SELECTING
         self._is_greedy = kind == "greedy"
-        self._owner: Record | None = None  # of the chain that holds this sampler
         self._candidates: Candidates | None = None
 
     @property
@@ -135,7 +133,7 @@ class Sampler(Handle):
             with self._call as pointer:
                 self._require_free("apply")
                 candidates._check(self._n_vocab)
-                lib.llama_sampler_apply(pointer, candidates._struct)
+                self._apply(pointer, candidates)
         finally:
             candidates._lock.release()
 
@@ -171,12 +169,7 @@ class Sampler(Handle):
 
         Calls: llama_sampler_apply, llama_sampler_accept
         """
-        if not self._selects:
-            message = (
-                f"{self!r} does not choose a token: the last sampler must be one of "
-                f"{', '.join(sorted(SELECTING))}"
-            )
-            raise SamplingError(message)
+        self._require_selecting()
         check_row(logits)
         if self._n_vocab is not None and len(logits) != self._n_vocab:
             message = f"{len(logits)} logits, but the sampler was made for {self._n_vocab} tokens"
@@ -194,6 +187,14 @@ class Sampler(Handle):
                 self._accept(pointer, token)
         return token
 
+    def _require_selecting(self) -> None:
+        if not self._selects:
+            message = (
+                f"{self!r} does not choose a token: the last sampler must be one of "
+                f"{', '.join(sorted(SELECTING))}, or written in Python"
+            )
+            raise SamplingError(message)
+
     def _draw(self, pointer: Any, logits: Row) -> int:
         """Apply the sampler to *logits* and return the token it selected."""
         candidates = self._candidates
@@ -201,16 +202,33 @@ class Sampler(Handle):
             candidates = self._candidates = Candidates(logits)
         else:
             candidates._fill(logits)
-        lib.llama_sampler_apply(pointer, candidates._struct)
+        return self._choose(pointer, candidates)
+
+    def _choose(self, pointer: Any, candidates: Candidates) -> int:
+        """Apply the sampler to *candidates* and return the token it selected."""
+        self._apply(pointer, candidates)
         token = candidates._chosen()
         if token is not None:
             return token
         self._forget_nan()
+        if candidates.selected is None:
+            message = f"{self!r} selected no token: a sampler that chooses belongs at the end"
+            raise SamplingError(message)
         if self._grammars:
             message = "the grammar allows none of the tokens that the other samplers left"
             raise GrammarError(message)
         message = f"{self!r} ruled out every token, or its numbers overflowed"
         raise SamplingError(message)
+
+    def _apply(self, pointer: Any, candidates: Candidates) -> None:
+        shared = self._shared
+        shared.errors.clear()
+        shared.candidates = candidates
+        lib.llama_sampler_apply(pointer, candidates._struct)
+        shared.candidates = None
+        if shared.errors:
+            self._forget_nan()
+            shared.raise_first()
 
     def accept(self, token: int) -> None:
         """Tell the sampler that *token* comes next: grammars, penalties and the like go on.
@@ -240,8 +258,10 @@ class Sampler(Handle):
             self._accept(pointer, token)
 
     def _accept(self, pointer: Any, token: int) -> None:
+        self._shared.errors.clear()
         if not self._grammars:
             lib.llama_sampler_accept(pointer, token)
+            self._shared.raise_first()
             return
         n_stack = max([grammar._prepare(token) for grammar in self._grammars])
         try:
@@ -253,6 +273,7 @@ class Sampler(Handle):
                 grammar._begin_anew()
             message = f"the grammar cannot begin or go on with token {token}, and begins anew"
             raise GrammarError(message) from error
+        self._shared.raise_first()
 
     def _prepare(self, token: int) -> int:  # noqa: ARG002 - for grammars
         """Raise if a grammar does not allow *token*; return the stack that accepting it takes."""
@@ -264,7 +285,9 @@ class Sampler(Handle):
         Calls: llama_sampler_reset
         """
         with self._call:
+            self._shared.errors.clear()
             self._begin_anew()
+            self._shared.raise_first()
 
     def _begin_anew(self) -> None:
         pointer, grammars = self._record.pointer, self._grammars
@@ -288,6 +311,11 @@ class Sampler(Handle):
         -------
         Sampler
 
+        Raises
+        ------
+        UnsupportedError
+            If a sampler written in Python holds what cannot be copied.
+
         Notes
         -----
         The random numbers of ``adaptive_p`` begin again from the seed, and it does not count a
@@ -296,9 +324,13 @@ class Sampler(Handle):
         Calls: llama_sampler_clone
         """
         with self._call:
+            self._copy_objects()
             twin = self._twin(lib.llama_sampler_clone(self._record.pointer))
             twin._settle()
             return twin
+
+    def _copy_objects(self) -> None:
+        """Copy what C cannot: the Python objects of samplers written in Python."""
 
     def _twin(self, pointer: Any) -> Self:
         """Return a sampler like this one that owns *pointer*."""
@@ -326,6 +358,8 @@ class Sampler(Handle):
         ------
         ValueError
             If kinds, options or the order in a chain differ.
+        UnsupportedError
+            If a sampler written in Python holds what cannot be copied.
         StateError
             If this sampler belongs to a chain.
 
@@ -338,6 +372,7 @@ class Sampler(Handle):
             raise ValueError(message)
         with self._call as pointer, other._call:
             self._require_free("copy_from")
+            other._copy_objects()
             lib.llama_sampler_copy(other._record.pointer, pointer)
             self._settle()
             self._follow_state(other)
@@ -348,39 +383,6 @@ class Sampler(Handle):
 
     def _follow_state(self, other: Sampler) -> None:
         """Take over what *other*, apart from C, remembers of accepted tokens."""
-
-    def close(self) -> None:
-        """Free the sampler. Closing twice is allowed.
-
-        Raises
-        ------
-        StateError
-            If it belongs to a chain, which frees it.
-        BusyError
-            If another thread is using it.
-        """
-        if not self.closed:
-            self._require_free("close")
-        super().close()
-
-    def _require_free(self, doing: str) -> None:
-        if self._owner is not None:
-            message = f"{doing}: {self!r} belongs to a chain; use the chain, or pop() it first"
-            raise StateError(message, expected="free", actual="in a chain")
-
-    def _move(self, owner: Record | None, free: Callable[[Any], None], call: Call) -> None:
-        """Let *owner* release the C object, with *free*, and *call* keep threads apart."""
-        record = self._record
-        if record.parent is not None:
-            record.parent.children.discard(record)
-        record.parent = owner
-        record.free = free
-        if owner is not None:
-            owner.children.add(record)
-        self._use_call(call)
-
-    def _use_call(self, call: Call) -> None:
-        self._call = call
 
     def _describe(self) -> str:
         options = (f"{name}={value!r:.40}" for name, value in self._options.items())

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pyllama.core.library import ffi, lib
-from pyllama.core.params import whole
+from pyllama.core.params import pairs, whole
 from pyllama.core.sampler.base import Sampler
 from pyllama.core.sampler.checks import count, for_vocab, last_n, real, strings, vocab_size
 from pyllama.errors import UnsupportedError
@@ -159,7 +159,7 @@ def logit_bias(n_vocab: int, bias: Mapping[int, float]) -> Sampler:
     token = whole(0, n_vocab - 1)
     biases = {
         token("token", key): value if value == -math.inf else real("bias", value)
-        for key, value in bias.items()
+        for key, value in pairs("bias", bias).items()
     }
     array = ffi.new("llama_logit_bias[]", list(biases.items()))
     pointer = lib.llama_sampler_init_logit_bias(n_vocab, len(biases), array)

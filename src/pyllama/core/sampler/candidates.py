@@ -91,11 +91,19 @@ class Candidates:
     def _fill(self, logits: Row) -> None:
         self._words[:] = self._ids
         self._logits[:] = logits
+        self._begin(len(logits))
+
+    def _begin(self, size: int) -> None:
         struct = self._struct
         struct.data = self._memory
-        struct.size = len(logits)
+        struct.size = size
         struct.selected = -1
         struct.sorted = False
+
+    def _fill_part(self, rows: NDArray[Any]) -> None:
+        """Start with *rows* alone, no more than there are tokens: others are ruled out already."""
+        self._rows[: len(rows)] = rows
+        self._begin(len(rows))
 
     @property
     def n_vocab(self) -> int:
@@ -153,6 +161,13 @@ class Candidates:
         chosen = struct.data[struct.selected]
         possible = math.isfinite(chosen.logit) and math.isfinite(chosen.p)
         return int(chosen.id) if possible else None
+
+    def _spoil(self) -> None:
+        """Leave one row that harms nobody: a sampler has failed, and C goes on to the next ones."""
+        self._struct.size = 1
+        self._struct.selected = -1
+        self._struct.sorted = False
+        self.data[0] = 0, 0.0, 0.0
 
     def _claim(self) -> None:
         """Keep the memory to this thread until ``_lock.release()``."""

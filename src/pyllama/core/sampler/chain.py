@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pyllama.core.handle import Call
 from pyllama.core.library import lib
 from pyllama.core.sampler.base import Sampler
+from pyllama.core.sampler.owned import Shared
 from pyllama.errors import StateError
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ class SamplerChain(Sampler, Sequence[Sampler]):
                 None if model is None else model._record,
                 lib.llama_sampler_free,
                 Call(sampler._record, shared=False),
+                Shared(),
             )
             self._learn()
         return sampler
@@ -165,7 +167,7 @@ class SamplerChain(Sampler, Sequence[Sampler]):
         """Keep the books on *sampler*, which C has in the chain now."""
         sampler._owner = self._record
         sampler._candidates = None
-        sampler._move(self._record, _leave_it, self._call)
+        sampler._move(self._record, _leave_it, self._call, self._shared)
         self._samplers.append(sampler)
         self._learn()
 
@@ -179,20 +181,25 @@ class SamplerChain(Sampler, Sequence[Sampler]):
         model = next((s._parent for s in samplers if s._parent is not None), None)
         if model is not self._parent:
             self._parent = model
-            self._move(None if model is None else model._record, self._record.free, self._call)
+            owner = None if model is None else model._record
+            self._move(owner, self._record.free, self._call, self._shared)
 
     @property
     def _grammars(self) -> tuple[Sampler, ...]:
         return self._all_grammars
 
-    def _use_call(self, call: Call) -> None:
-        super()._use_call(call)
+    def _use_call(self, call: Call, shared: Shared) -> None:
+        super()._use_call(call, shared)
         for sampler in self._samplers:
-            sampler._use_call(call)
+            sampler._use_call(call, shared)
 
     def _forget_nan(self) -> None:
         for sampler in self._samplers:
             sampler._forget_nan()
+
+    def _copy_objects(self) -> None:
+        for sampler in self._samplers:
+            sampler._copy_objects()
 
     def _settle(self) -> None:
         for sampler in self._samplers:

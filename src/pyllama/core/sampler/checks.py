@@ -42,8 +42,8 @@ def real(name: str, value: float, low: float = -FLOAT32_MAX, high: float = FLOAT
 
 def strings(name: str, values: Iterable[str]) -> list[str]:
     """Return *values* as a list, if they are strings and not one string."""
-    if isinstance(values, str):
-        message = f"{name} must be a sequence of strings, not one string"
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        message = f"{name} must be a sequence of strings, not {values!r:.60}"
         raise TypeError(message)
     checked = list(values)
     for value in checked:

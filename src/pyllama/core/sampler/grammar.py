@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import math
 from typing import TYPE_CHECKING, Any
 
 from pyllama.core import log
@@ -44,6 +46,12 @@ class GrammarSampler(Sampler):
         self._n_bytes = 0  # of accepted text, as far as a trigger pattern may have to search it
         self._one = ffi.new("llama_token_data[1]")
         self._ask = ffi.new("llama_token_data_array *")
+
+    @property
+    def name(self) -> str:
+        """What libllama calls it, also where `grammar` put what rules tokens out before it."""
+        with self._call:
+            return "grammar"
 
     @property
     def _grammars(self) -> tuple[Sampler, ...]:
@@ -120,20 +128,66 @@ def grammar(vocab: Vocab, grammar_str: str, *, grammar_root: str = "root") -> Sa
     The grammar moves on when tokens are accepted; `Sampler.accept` raises GrammarError for one
     that it does not allow. Applying it to 32,000 candidates takes milliseconds. libllama follows
     every way to read the text at once: where a grammar is ambiguous, their number may double with
-    each character.
+    each character. Tokens whose bytes are in no UTF-8 text are never allowed; what the tokens of
+    single bytes spell together is not looked at, so three of them can be a surrogate.
 
-    Calls: llama_sampler_init_grammar
+    Calls: llama_sampler_init_grammar, llama_sampler_init_logit_bias, llama_sampler_chain_init,
+    llama_sampler_chain_add
     """
     require_vocab(vocab, "grammar")
     gbnf.check(grammar_str, grammar_root, vocab)
     text, root = grammar_str.encode(), grammar_root.encode()
+    broken = _broken_tokens(vocab)
     return for_vocab(
         GrammarSampler,
         vocab,
         "grammar",
         {"grammar_str": grammar_str, "grammar_root": grammar_root},
-        lambda pointer: _parsed(lambda: lib.llama_sampler_init_grammar(pointer, text, root)),
+        lambda pointer: _without(
+            broken,
+            vocab.n_tokens,
+            _parsed(lambda: lib.llama_sampler_init_grammar(pointer, text, root)),
+        ),
     )
+
+
+def _broken_tokens(vocab: Vocab) -> list[int]:
+    """Return the tokens that libllama reads as text though their bytes are in none.
+
+    It takes 0xF8 for the first byte of four, goes on over bytes that continue nothing, and stops
+    reading at a NUL (src/llama-grammar.cpp:34): such a token would pass as a letter.
+    """
+    return vocab._kept(
+        "broken",
+        lambda: [
+            token
+            for token, piece in enumerate(vocab.piece_table(special=SPECIAL))
+            if _broken(piece)
+        ],
+    )
+
+
+def _broken(piece: bytes) -> bool:
+    """Whether *piece* is part of no UTF-8 text, or has more behind a NUL."""
+    if 0 <= piece.find(0) < len(piece) - 1:
+        return True
+    n_continuing = next((i for i, byte in enumerate(piece[:4]) if byte & 0xC0 != 0x80), 3)
+    try:
+        codecs.utf_8_decode(piece[n_continuing:])  # it may end within a letter
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def _without(tokens: list[int], n_vocab: int, grammar: Any) -> Any:
+    """Return a C sampler that rules *tokens* out before it applies *grammar*."""
+    if not tokens:
+        return grammar
+    chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    bias = ffi.new("llama_logit_bias[]", [(token, -math.inf) for token in tokens])
+    lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_logit_bias(n_vocab, len(bias), bias))
+    lib.llama_sampler_chain_add(chain, grammar)
+    return chain
 
 
 def grammar_lazy_patterns(

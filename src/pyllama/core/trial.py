@@ -1,0 +1,203 @@
+"""Loading a model once in a process that may die, before it is loaded here.
+
+The rules of model_rules.py refuse nearly every file that ends a process; what is left shows only
+when libllama loads it and computes. The verdict is kept for as long as the files stay the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyllama import _libllama
+from pyllama.core import child
+from pyllama.core.atomic import write_whole
+from pyllama.errors import DecodeError, LibraryError, LlamaError, LoadError
+
+SECONDS = 120  # for any file, and
+BYTES_PER_SECOND = 20e6  # for a large one: a slow network disk
+LAST_WORDS = 10  # lines of what the process said before its end
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a trial.
+
+    Attributes
+    ----------
+    message : str
+        Why the model cannot be used; empty if it can.
+    log : tuple of str
+        The last that libllama said.
+    final : bool
+        Whether it lies in the files: a trial that ran out of memory or time says nothing of them.
+    """
+
+    message: str = ""
+    log: tuple[str, ...] = ()
+    final: bool = True
+
+
+_verdicts: dict[str, Verdict] = {}
+
+
+def require(path: str | bytes, paths: list[str], *, vocab_only: bool) -> None:
+    """Raise unless a model was loaded, and has computed, in another process.
+
+    Parameters
+    ----------
+    path
+        What `Model` is given.
+    paths
+        All its files.
+    vocab_only
+        Whether only the vocabulary is to be loaded.
+
+    Raises
+    ------
+    LoadError
+        If the process died, and of what; or if libllama refused the model there.
+    FileNotFoundError, PermissionError
+        As the file system says.
+
+    Notes
+    -----
+    Verdicts are kept in memory and in ``$XDG_CACHE_HOME/pyllama/trials`` (``~/.cache``), by
+    device, inode, size and time of change of each file, and by the build of libllama.
+    """
+    key = _key(paths, vocab_only=vocab_only)
+    verdict = _verdicts.get(key) or _read(key)
+    if verdict is None:
+        verdict = _try(
+            path, sum(Path(each).stat().st_size for each in paths), vocab_only=vocab_only
+        )
+        if verdict.final and _key(paths, vocab_only=vocab_only) == key:
+            _write(key, verdict)
+    if verdict.final:
+        _verdicts[key] = verdict
+    if verdict.message:
+        raise LoadError(f"{os.fsdecode(path)}: {verdict.message}", verdict.log)
+
+
+def _key(paths: list[str], *, vocab_only: bool) -> str:
+    """Name what a verdict is about: these files as they are, and this build."""
+    build = Path(_libllama.__file__).stat()
+    parts: list[Any] = [_libllama.__file__, build.st_size, build.st_mtime_ns, vocab_only]
+    for path in paths:
+        file = Path(path).stat()
+        parts.append([file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns])
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _folder() -> Path | None:
+    """Return where verdicts are kept; None if others could put theirs there."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        cache = Path(base) if base.startswith("/") else Path.home() / ".cache"
+        folder = cache / "pyllama" / "trials"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except (OSError, RuntimeError):  # nowhere to write, or no home
+        return None
+    if os.name != "nt" and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+        return None
+    return folder
+
+
+def _read(key: str) -> Verdict | None:
+    """Return the verdict that was kept; None if there is none, or a damaged one."""
+    folder = _folder()
+    if folder is None:
+        return None
+    try:
+        kept = json.loads((folder / f"{key}.json").read_bytes())
+        verdict = Verdict(kept["message"], tuple(kept["log"]))
+        texts = [kept["key"], verdict.message, *verdict.log]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return verdict if kept["key"] == key and all(isinstance(text, str) for text in texts) else None
+
+
+def _write(key: str, verdict: Verdict) -> None:
+    folder = _folder()
+    if folder is not None:
+        text = json.dumps({"key": key, **asdict(verdict)})
+        with suppress(OSError):  # it is only a cache
+            write_whole(folder / f"{key}.json", [text.encode()])
+
+
+def _try(path: str | bytes, n_bytes: int, *, vocab_only: bool) -> Verdict:
+    """Load the model in another process, and say what came of it."""
+    import subprocess  # noqa: PLC0415 - 10 ms, and cached verdicts do not need it
+
+    job = json.dumps([os.path.abspath(os.fsdecode(path)), vocab_only])  # noqa: PTH100
+    seconds = SECONDS + n_bytes / BYTES_PER_SECOND
+    try:
+        done = subprocess.run(
+            child.command("pyllama.core.trial.serve", job),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Verdict(f"a trial load did not end within {seconds:.0f} s", final=False)
+    said = done.stderr.decode("utf-8", "replace").splitlines()[-LAST_WORDS:]
+    if done.returncode == 0:
+        kept = json.loads(done.stdout)
+        return Verdict(kept["message"], tuple(kept["log"]), kept["final"])
+    if done.returncode > 0:
+        ended = f"ended with exit code {done.returncode}"
+    else:
+        ended = f"was ended by signal {-done.returncode} ({signal.strsignal(-done.returncode)})"
+    # SIGKILL is what the system does when memory runs out.
+    final = done.returncode < 0 and done.returncode != -getattr(signal, "SIGKILL", 9)
+    return Verdict(f"a process that loaded it on trial {ended}", tuple(said), final)
+
+
+def serve(job: str) -> None:
+    """Be that process: load, compute, and write what came of it to stdout."""
+    _leave_no_core()
+    path, vocab_only = json.loads(job)
+    try:
+        _compute(path, vocab_only=vocab_only)
+        verdict = Verdict()
+    except LoadError as error:
+        verdict = Verdict(str(error).removeprefix(f"{path}: "))
+    except (LibraryError, DecodeError) as error:
+        verdict = Verdict(f"it loads, but cannot be computed: {error}")
+    except LlamaError:  # a plain refusal does no harm: the caller gets it too
+        verdict = Verdict()
+    except (OSError, MemoryError) as error:
+        verdict = Verdict(f"a trial load failed: {error!r}", final=False)
+    os.write(1, json.dumps(asdict(verdict)).encode())
+
+
+def _compute(path: str, *, vocab_only: bool) -> None:
+    """Load a model on the CPU, and decode two tokens."""
+    from pyllama.core.batch import Batch  # noqa: PLC0415 - Model imports this file
+    from pyllama.core.model import Model  # noqa: PLC0415
+
+    with Model(path, n_gpu_layers=0, vocab_only=vocab_only) as model:
+        if vocab_only:
+            return
+        with model.context(n_ctx=256, n_batch=2, n_ubatch=2) as context:
+            batch = Batch([0, min(1, model.n_vocab - 1)])
+            if model.has_encoder or not context._has_memory:
+                context.encode(batch)
+            if model.has_decoder and context._has_memory:
+                context.decode(batch)
+
+
+def _leave_no_core() -> None:
+    """Keep a death that is expected from leaving a file as large as the model."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415 - not on every system
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

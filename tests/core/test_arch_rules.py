@@ -1,0 +1,140 @@
+"""Rules that hold for some architectures only: found by the fuzzers, on models grown for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from fuzz import grow
+from fuzz.mutate import ARRAY, File, Value, parse
+
+from pyllama.core.model_file import check_model
+from pyllama.errors import LoadError
+
+U32, I32 = 4, 5  # enum gguf_type, ggml/include/gguf.h
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """Return a function that grows an architecture, once, and takes it apart."""
+    folder = tmp_path_factory.mktemp("grown")
+    files: dict[str, File] = {}
+
+    def one(arch: str) -> File:
+        if arch not in files:
+            assert grow.grow(folder, arch)
+            files[arch] = parse(folder / f"{arch}.gguf")
+        return files[arch]
+
+    return one
+
+
+def changed(file: File, key: str, kind: int, value: Value) -> bytes:
+    """Return the bytes of a file with one key set."""
+    pairs = [pair for pair in file.pairs if pair[0] != key.encode()]
+    return bytes(File([*pairs, (key.encode(), kind, value)], file.tensors).encode()[0])
+
+
+# The head of a grown model has 16 numbers.
+CASES = {
+    "half a pair to turn": ("qwen2", "rope.dimension_count", U32, 3),
+    "nothing to turn, an endless loop": ("qwen2", "rope.dimension_count", U32, 0),
+    "half a pair in half of the layers": ("step35", "rope.dimension_count", U32, 2),
+    "more to turn than there is": ("qwen2", "rope.dimension_count", U32, 18),
+    "half a pair in windows": ("gemma2", "rope.dimension_count_swa", U32, 5),
+    "a head of an odd size": ("qwen2", "attention.key_length", U32, 15),
+    "sections that add up to nothing": (
+        "qwen2vl", "rope.dimension_sections", ARRAY, (I32, [0, 0, 0, 4]),
+    ),
+    "sections below 0": ("qwen2vl", "rope.dimension_sections", ARRAY, (I32, [1, -1, 0, 0])),
+    "sections wider than a head": ("qwen2vl", "rope.dimension_sections", ARRAY, (I32, [9, 9])),
+    "a division by the heads": ("olmo2", "attention.head_count", U32, 0),
+    "a division by the heads with keys": ("modern-bert", "attention.head_count_kv", U32, 0),
+    "one encoder layer without keys": (
+        "modern-bert", "attention.head_count_kv", ARRAY, (I32, [2, 0]),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_would_end_the_process_is_refused(grown, tmp_path, name):
+    """And the key is named; the model as it grew is not refused."""
+    arch, short, kind, value = CASES[name]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(grown(arch).encode()[0])
+    assert check_model(path)
+    path.write_bytes(changed(grown(arch), f"{arch}.{short}", kind, value))
+    with pytest.raises(LoadError, match=f"{arch}\\.(rope|attention)"):
+        check_model(path)
+
+
+@pytest.mark.parametrize(
+    ("arch", "gone"),
+    [
+        ("phi3", "attn_qkv"),
+        ("qwen3next", "attn_gate"),
+        ("qwen35", "attn_qkv"),
+        ("granitehybrid", "ssm_conv1d.bias"),
+    ],
+)
+def test_a_layer_without_what_it_computes_with_is_refused(grown, tmp_path, arch, gone):
+    """The loader lets it be absent, and the graph reads it behind NULL."""
+    file = grown(arch)
+    tensors = [tensor for tensor in file.tensors if gone not in tensor.name.decode()]
+    assert len(tensors) < len(file.tensors)
+    path = tmp_path / "model.gguf"
+    path.write_bytes(File(file.pairs, tensors).encode()[0])
+    with pytest.raises(LoadError, match=f"is there without .*{gone}"):
+        check_model(path)
+
+
+def test_an_afmoe_without_a_window_is_refused(grown, tmp_path):
+    """Its graph asks for the memory of the window whether there is one or not."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(changed(grown("afmoe"), "afmoe.attention.sliding_window", U32, 0))
+    with pytest.raises(LoadError, match="sliding_window is missing or 0"):
+        check_model(path)
+
+
+@pytest.mark.parametrize(
+    ("arch", "name"),
+    [
+        ("talkie", "blk.1.layer_output_scale.weight"),
+        ("plamo3", "blk.0.post_ffw_norm"),
+        ("gpt-oss", "blk.1.ffn_up_exps.bias"),
+        ("lfm2", "blk.0.shortconv.conv.weight"),
+    ],
+)
+def test_what_is_added_must_be_f32(grown, tmp_path, arch, name):
+    """However the architecture calls its norms and scales."""
+    file = grown(arch)
+    tensors = [
+        replace(tensor, type=1) if tensor.name.decode() == name else tensor
+        for tensor in file.tensors
+    ]
+    for tensor in tensors:
+        tensor.fit()
+    path = tmp_path / "model.gguf"
+    path.write_bytes(File(file.pairs, tensors).encode()[0])
+    with pytest.raises(LoadError, match=f"'{name}' has the type f16"):
+        check_model(path)
+
+
+@pytest.mark.parametrize("arch", ["qwen35moe", "qwen4exp"])
+def test_a_division_by_the_experts_in_use_is_refused(grown, tmp_path, arch):
+    """They divide before they look whether there are experts at all."""
+    file = grown("qwen2")
+    pairs = [(key.replace(b"qwen2.", arch.encode() + b"."), kind, arch.encode() if
+              key == b"general.architecture" else value) for key, kind, value in file.pairs
+             ]  # fmt: skip
+    path = tmp_path / "model.gguf"
+    path.write_bytes(File(pairs, file.tensors).encode()[0])
+    with pytest.raises(LoadError, match="expert_used_count is 0"):
+        check_model(path)
+
+
+def test_models_that_turn_nothing_may_say_anything_of_it(grown, tmp_path):
+    """What a model does not read cannot end it."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(changed(grown("gpt2"), "gpt2.rope.dimension_count", U32, 3))
+    assert check_model(path)
