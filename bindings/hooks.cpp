@@ -11,9 +11,14 @@
 #include <unordered_set>
 #include <vector>
 
+void pyllama_stop_raise(pyllama_stop * stop) {
+    __atomic_store_n(&stop->raised, 1, __ATOMIC_RELAXED);
+}
+
 bool pyllama_should_stop(void * stop) {
     const auto & flag = *static_cast<pyllama_stop *>(stop);
-    return flag.raised != 0 || (flag.deadline != 0 && ggml_time_us() >= flag.deadline);
+    return __atomic_load_n(&flag.raised, __ATOMIC_RELAXED) != 0 ||
+           (flag.deadline != 0 && ggml_time_us() >= flag.deadline);
 }
 
 struct pyllama_hooks {

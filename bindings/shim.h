@@ -63,9 +63,12 @@ int32_t pyllama_encode(struct llama_context * ctx, const struct llama_batch * ba
 /* --- hooks.cpp: what libllama asks at each node of its graph, answered without Python --- */
 
 typedef struct pyllama_stop {
-    volatile int32_t raised;   /* another thread wants the computing to end */
-    volatile int64_t deadline; /* it ends by itself at this ggml_time_us(); 0 is never */
+    int32_t raised;   /* another thread wants the computing to end */
+    int64_t deadline; /* it ends by itself at this ggml_time_us(); 0 is never */
 } pyllama_stop;
+
+/* Raise the flag, from any thread. All else in it is for the thread that computes. */
+void pyllama_stop_raise(pyllama_stop * stop);
 
 /* The abort callback of a context: whether to stop. Its user data is a pyllama_stop. */
 bool pyllama_should_stop(void * stop);

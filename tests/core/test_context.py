@@ -408,3 +408,20 @@ def test_libllamas_reason_is_in_the_error(monkeypatch, model):
     with pytest.raises(LoadError, match="block size") as raised:
         model.context(type_k="q8_0", flash_attn_type="enabled")
     assert raised.value.log
+
+
+def test_a_pool_lives_until_the_context_has_let_it_go(model):
+    """A closed pool is freed once the context computes without it, not before."""
+    freed = []
+    pool = pyllama.ThreadPool(2)
+    [threads] = pool._threads
+    free, threads._free = threads._free, lambda pointer: (freed.append(pointer), free(pointer))
+    del threads
+    with model.context(n_ctx=256, n_threads=2) as context:
+        context.attach_threadpool(pool)
+        context.decode(Batch([1]))
+        context.detach_threadpool()
+        pool.close()
+        assert freed == []  # the next decode lets it pause
+        context.decode(Batch([1], pos=1))
+        assert len(freed) == 1

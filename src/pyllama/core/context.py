@@ -130,6 +130,7 @@ class Context(BackendSampling, Hooked):
         self._stop = stop
         self._trampoline = trampoline
         self._pools: tuple[ThreadPool, ...] = ()
+        self._past_pools: list[Any] = []
         self.model = model
         self._limits = batch_limits(model, pointer, params)
         self._report = ffi.new("pyllama_batch_report *")
@@ -303,6 +304,8 @@ class Context(BackendSampling, Hooked):
             code = function(pointer, batch._struct, limits, report)
         if code == 0:
             self._n_outputs = report.n_outputs
+            if self._past_pools:
+                self._past_pools = []
         elif report.fault:  # nothing happened
             self._n_outputs = n_outputs
             raise batches.fault(report)
@@ -361,7 +364,7 @@ class Context(BackendSampling, Hooked):
         The decode raises `AbortedError` at the next node of its graph. Devices other than the CPU
         finish what they were given first.
         """
-        self._stop.raised = 1
+        lib.pyllama_stop_raise(self._stop)
 
     def warmup(self) -> None:
         """Touch all weights once, so that the first real decode is not the slow one.

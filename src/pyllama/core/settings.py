@@ -44,6 +44,7 @@ class Settings(Handle):
 
     model: Model
     _pools: tuple[ThreadPool, ...]
+    _past_pools: list[Any]  # threads of pools that it was detached from, and has not computed since
     _limits: Any
     _has_memory: bool
     _embeddings: bool
@@ -148,6 +149,7 @@ class Settings(Handle):
         """
         with self._call as pointer:
             lib.llama_detach_threadpool(pointer)
+            self._past_pools += [threads for pool in self._pools for threads in pool._threads]
             for pool in self._pools:
                 pool._attached.discard(self)
             self._pools = ()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pyllama.core import backend
@@ -15,6 +16,26 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pyllama.core.settings import Settings
+
+
+class _Threads:
+    """The C object, freed with the last reference to this one.
+
+    A context's backend knows the pool that it computed on last until it computes again: it then
+    lets that pool pause (ggml-cpu.cpp, ggml_backend_cpu_set_threadpool). So a context that a pool
+    was detached from keeps this, and a pool that is closed is freed a little later.
+    """
+
+    __slots__ = ("_free", "_pointer", "_process")
+
+    def __init__(self, pointer: Any) -> None:
+        self._pointer = pointer
+        self._free = lib.ggml_threadpool_free
+        self._process = os.getpid()
+
+    def __del__(self) -> None:
+        if os.getpid() == self._process:  # a fork has not got the threads to wait for
+            self._free(self._pointer)
 
 
 class ThreadPool(Handle):
@@ -60,7 +81,9 @@ class ThreadPool(Handle):
         if pointer == ffi.NULL:
             message = f"libllama could not start {n_threads} threads"
             raise LoadError(message)
-        super().__init__(pointer, lib.ggml_threadpool_free)
+        threads = [_Threads(pointer)]
+        super().__init__(pointer, lambda _pointer: threads.clear())
+        self._threads = threads
         self.n_threads = n_threads
         self._attached: WeakSet[Settings] = WeakSet()
 
