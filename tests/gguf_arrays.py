@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pyllama.core.gguf import read_header
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.gguf import read_header
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 
 DTYPES = {"f32": np.float32, "f16": np.float16}
 

@@ -23,7 +23,7 @@ from fuzz.mutate import ARRAY, STRING, File, Tensor, parse
 import pyllama
 from pyllama import Batch, Model, State, samplers
 from pyllama.core import tokenizer
-from pyllama.core.gguf import read_header
+from pyllama.core.files.gguf import read_header
 from pyllama.errors import GrammarError, LoadError, TokenizeError, UnsupportedError
 
 ROOT = Path(__file__).parents[1]

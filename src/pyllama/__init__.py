@@ -33,15 +33,11 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from pyllama.core.adapter import Adapter as Adapter
     from pyllama.core.backend import numa as numa
     from pyllama.core.batch import Batch as Batch
-    from pyllama.core.bitmap import Bitmap as Bitmap
     from pyllama.core.build import BuildInfo as BuildInfo
     from pyllama.core.build import build_info as build_info
     from pyllama.core.build import system_info as system_info
-    from pyllama.core.chunks import Chunk as Chunk
-    from pyllama.core.chunks import Chunks as Chunks
     from pyllama.core.context import Context as Context
     from pyllama.core.control_vector import ControlVector as ControlVector
-    from pyllama.core.dataset import Dataset as Dataset
     from pyllama.core.device import Device as Device
     from pyllama.core.device import devices as devices
     from pyllama.core.enums import AttentionType as AttentionType
@@ -59,18 +55,21 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from pyllama.core.enums import SplitMode as SplitMode
     from pyllama.core.enums import TokenAttr as TokenAttr
     from pyllama.core.enums import VocabType as VocabType
-    from pyllama.core.estimate import estimate_memory as estimate_memory
     from pyllama.core.hooks import Node as Node
-    from pyllama.core.imatrix import imatrix as imatrix
-    from pyllama.core.importance import ImportanceMatrix as ImportanceMatrix
-    from pyllama.core.media_limits import MediaLimits as MediaLimits
+    from pyllama.core.loading.estimate import estimate_memory as estimate_memory
+    from pyllama.core.media.bitmap import Bitmap as Bitmap
+    from pyllama.core.media.chunks import Chunk as Chunk
+    from pyllama.core.media.chunks import Chunks as Chunks
+    from pyllama.core.media.limits import MediaLimits as MediaLimits
+    from pyllama.core.media.projector import Projector as Projector
     from pyllama.core.memory import Memory as Memory
     from pyllama.core.memory_needs import MemoryNeeds as MemoryNeeds
     from pyllama.core.metadata import Metadata as Metadata
     from pyllama.core.model import Model as Model
-    from pyllama.core.projector import Projector as Projector
-    from pyllama.core.quantize import Quantized as Quantized
-    from pyllama.core.quantize import quantize as quantize
+    from pyllama.core.quantization.imatrix import imatrix as imatrix
+    from pyllama.core.quantization.importance import ImportanceMatrix as ImportanceMatrix
+    from pyllama.core.quantization.quantize import Quantized as Quantized
+    from pyllama.core.quantization.quantize import quantize as quantize
     from pyllama.core.sampler import Candidates as Candidates
     from pyllama.core.sampler import LiveCandidates as LiveCandidates
     from pyllama.core.sampler import Sampler as Sampler
@@ -79,9 +78,10 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares
     from pyllama.core.settings import ContextPerf as ContextPerf
     from pyllama.core.state import State as State
     from pyllama.core.threadpool import ThreadPool as ThreadPool
-    from pyllama.core.training import Training as Training
-    from pyllama.core.training import TrainingResult as TrainingResult
-    from pyllama.core.training import TrainingStep as TrainingStep
+    from pyllama.core.training.dataset import Dataset as Dataset
+    from pyllama.core.training.trainer import Training as Training
+    from pyllama.core.training.trainer import TrainingResult as TrainingResult
+    from pyllama.core.training.trainer import TrainingStep as TrainingStep
     from pyllama.core.vocab import Vocab as Vocab
     from pyllama.embedding import Embedder as Embedder
     from pyllama.errors import LlamaError as LlamaError
@@ -120,14 +120,14 @@ _HOMES = {
     "Adapter": "core.adapter",
     "AttentionType": "core.enums",
     "Batch": "core.batch",
-    "Bitmap": "core.bitmap",
+    "Bitmap": "core.media.bitmap",
     "BuildInfo": "core.build",
     "Candidates": "core.sampler",
     "ChatCompletion": "llm",
     "ChatPart": "llm",
     "ChatTemplate": "text.chat",
-    "Chunk": "core.chunks",
-    "Chunks": "core.chunks",
+    "Chunk": "core.media.chunks",
+    "Chunks": "core.media.chunks",
     "Completion": "llm",
     "Constrained": "text.constrained",
     "Context": "core.context",
@@ -135,7 +135,7 @@ _HOMES = {
     "ContextType": "core.enums",
     "ControlVector": "core.control_vector",
     "Conversation": "llm",
-    "Dataset": "core.dataset",
+    "Dataset": "core.training.dataset",
     "Device": "core.device",
     "DeviceType": "core.enums",
     "Embedder": "embedding",
@@ -143,13 +143,13 @@ _HOMES = {
     "FlashAttnType": "core.enums",
     "GGMLType": "core.enums",
     "Guidance": "text.guidance",
-    "ImportanceMatrix": "core.importance",
+    "ImportanceMatrix": "core.quantization.importance",
     "LLM": "llm",
     "LazyMode": "core.enums",
     "LiveCandidates": "core.sampler",
     "LlamaError": "errors",
     "LoadMode": "core.enums",
-    "MediaLimits": "core.media_limits",
+    "MediaLimits": "core.media.limits",
     "Memory": "core.memory",
     "MemoryNeeds": "core.memory_needs",
     "Message": "text.messages",
@@ -159,10 +159,10 @@ _HOMES = {
     "NumaStrategy": "core.enums",
     "Part": "llm",
     "PoolingType": "core.enums",
-    "Projector": "core.projector",
+    "Projector": "core.media.projector",
     "Prompt": "text.prompt",
     "PromptCache": "prompt_cache",
-    "Quantized": "core.quantize",
+    "Quantized": "core.quantization.quantize",
     "RopeScalingType": "core.enums",
     "RopeType": "core.enums",
     "Sampler": "core.sampler",
@@ -176,9 +176,9 @@ _HOMES = {
     "Tool": "text.tools",
     "ToolCall": "text.messages",
     "TopLogprob": "text.logprobs",
-    "Training": "core.training",
-    "TrainingResult": "core.training",
-    "TrainingStep": "core.training",
+    "Training": "core.training.trainer",
+    "TrainingResult": "core.training.trainer",
+    "TrainingStep": "core.training.trainer",
     "Usage": "llm",
     "Vocab": "core.vocab",
     "VocabType": "core.enums",
@@ -186,12 +186,12 @@ _HOMES = {
     "demo_draft_model": "models",
     "demo_model": "models",
     "devices": "core.device",
-    "estimate_memory": "core.estimate",
+    "estimate_memory": "core.loading.estimate",
     "grammar_of": "text.schema",
-    "imatrix": "core.imatrix",
+    "imatrix": "core.quantization.imatrix",
     "json_schema": "text.schema",
     "numa": "core.backend",
-    "quantize": "core.quantize",
+    "quantize": "core.quantization.quantize",
     "sampler": "core.sampler",
     "system_info": "core.build",
 }

@@ -8,7 +8,7 @@ import pytest
 from fuzz import grow
 from fuzz.mutate import ARRAY, File, Value, parse
 
-from pyllama.core.model_file import check_model
+from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError
 
 U32, I32 = 4, 5  # enum gguf_type, ggml/include/gguf.h

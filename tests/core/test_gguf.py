@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import random_model
 
-from pyllama.core.gguf import read_header
+from pyllama.core.files.gguf import read_header
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.core.library import ffi, lib
-from pyllama.core.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
 
 U8, U32, F32, BOOL, STRING, ARRAY, U64 = 0, 4, 6, 7, 8, 9, 10

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from random_model import write_llama
 
-from pyllama.core.model_file import check_model
+from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError
 
 

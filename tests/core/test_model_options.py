@@ -14,7 +14,7 @@ from decoding import SMALL, prefill
 
 import pyllama
 from pyllama.core.library import ffi
-from pyllama.core.placement import MAX_DEVICES
+from pyllama.core.loading.placement import MAX_DEVICES
 from pyllama.errors import LoadError, UnsupportedError
 
 

@@ -11,8 +11,8 @@ import random_model
 from fuzz.mutate import TYPES, parse
 
 import pyllama
-from pyllama.core.model_file import check_model
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.tensor_types import TENSOR_TYPES
+from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError
 
 VOCABULARIES = sorted((Path(__file__).parents[2] / "vendor/llama.cpp/models").glob("*.gguf"))

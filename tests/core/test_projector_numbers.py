@@ -11,7 +11,7 @@ import random_model
 from numpy.typing import NDArray
 
 from pyllama import Bitmap, Model, Projector
-from pyllama.core.gguf import read_header
+from pyllama.core.files.gguf import read_header
 
 Array = NDArray[np.float64]
 N_HEAD, PATCH = 2, 8

@@ -12,8 +12,8 @@ from fuzz.mutate import parse
 from random_model import projector as writer
 
 from pyllama import Projector
-from pyllama.core.gguf import read_header
-from pyllama.core.projector_rules import check_image_tokens, check_projector
+from pyllama.core.files.gguf import read_header
+from pyllama.core.media.projector_rules import check_image_tokens, check_projector
 from pyllama.errors import LoadError
 
 

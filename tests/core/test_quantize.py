@@ -311,7 +311,7 @@ def test_a_full_disk_leaves_nothing(source, tmp_path):
 
 def test_a_process_that_dies_is_told_with_its_last_words(source, tmp_path, monkeypatch):
     """libllama dies in a thread if a type needs an importance matrix and has none."""
-    monkeypatch.setattr("pyllama.core.quantize_options.require_imatrix", lambda *_: None)
+    monkeypatch.setattr("pyllama.core.quantization.options.require_imatrix", lambda *_: None)
     with pytest.raises(QuantizeError, match=r"GGML_ASSERT|terminate"):  # whichever thread was first
         quantize(source, tmp_path / "out.gguf", nthread=2, output_tensor_type="iq2_xxs")
     assert left_in(tmp_path) == []

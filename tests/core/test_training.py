@@ -15,7 +15,7 @@ import random_model
 
 import pyllama
 from pyllama import Batch, Dataset, Training
-from pyllama.core.training_rules import ARCHITECTURES
+from pyllama.core.training.rules import ARCHITECTURES
 from pyllama.errors import BusyError, ClosedError, StateError, UnsupportedError
 
 N_CTX = 256
@@ -423,7 +423,7 @@ def test_a_vocabulary_has_no_weights(tiny_path):
 
 def test_more_memory_than_there_is_is_refused(own, monkeypatch):
     """The optimizer keeps two numbers for each weight; libllama does not look."""
-    monkeypatch.setattr("pyllama.core.training_rules.available_bytes", lambda: 10_000)
+    monkeypatch.setattr("pyllama.core.training.rules.available_bytes", lambda: 10_000)
     refusal(MemoryError, "GiB are free", own)
 
 

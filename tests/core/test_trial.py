@@ -14,13 +14,15 @@ from decoding import SMALL, prefill
 from fuzz.mutate import parse
 
 import pyllama
-from pyllama.core import child, trial
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core import child
+from pyllama.core.files.tensor_types import TENSOR_TYPES
+from pyllama.core.loading import trial
 from pyllama.errors import LoadError
 
 # What the process runs where the rules are not to refuse first, as they do all that is known here.
 UNCHECKED = child._CODE.replace(
-    "getattr(", "from pyllama.core import model_source\nmodel_source.check_rules = len\ngetattr("
+    "getattr(",
+    "from pyllama.core.loading import model_source\nmodel_source.check_rules = len\ngetattr(",
 )
 
 KEY = "0" * 64

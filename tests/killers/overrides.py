@@ -14,7 +14,7 @@ from gguf_arrays import arrays_of
 from killers.table import Table
 from killers.world import World, compute, raised_by
 from pyllama import Batch, Model, devices, estimate_memory
-from pyllama.core.gguf import read_header
+from pyllama.core.files.gguf import read_header
 from pyllama.core.library import ffi
 from pyllama.errors import LoadError, UnsupportedError
 

@@ -16,7 +16,7 @@ from fuzz.bits import change_bytes
 from fuzz.mutate import mutate, parse
 from fuzz.targets import TARGETS
 
-from pyllama.core.model_file import check_model
+from pyllama.core.loading.model_file import check_model
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import random_model
 from random_model.blocks import random_tensor
 from random_model.write import TYPES
 
-from pyllama.core.model_file import check_model
+from pyllama.core.loading.model_file import check_model
 
 WRITERS = {
     "llama": random_model.write_llama,

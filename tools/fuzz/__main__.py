@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz import files, worker
 from fuzz.targets import TARGETS
-from pyllama.core import model_rules
+from pyllama.core.files import model_rules
 
 SAVED_OF_EACH = 3
 PROGRESS_SECONDS = 60

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from pyllama.core import log
-from pyllama.core.adapter_rules import check_adapter
-from pyllama.core.gguf import read_header
+from pyllama.core.files.adapter_rules import check_adapter
+from pyllama.core.files.gguf import read_header
 from pyllama.core.handle import Handle
 from pyllama.core.library import ffi, lib
 from pyllama.core.metadata import Metadata

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyllama.core.atomic import write_whole
-from pyllama.core.gguf import DEFAULT_ALIGNMENT, read_header
+from pyllama.core.files.gguf import DEFAULT_ALIGNMENT, read_header
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.core.params import whole
-from pyllama.core.tensor_types import TENSOR_TYPES
 from pyllama.errors import AdapterError, LoadError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
-    from pyllama.core.gguf import Header, TensorInfo
+    from pyllama.core.files.gguf import Header, TensorInfo
 
 ARCHITECTURE = "controlvector"
 _PREFIX = "direction."

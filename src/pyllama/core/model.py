@@ -14,14 +14,14 @@ from pyllama.core.deadline import Deadline
 from pyllama.core.enums import FType, RopeType
 from pyllama.core.fingerprint import sample_weights
 from pyllama.core.handle import Handle
-from pyllama.core.kv_overrides import KvOverrides
 from pyllama.core.library import ffi, lib
-from pyllama.core.loading import Watch, load
+from pyllama.core.loading.kv_overrides import KvOverrides
+from pyllama.core.loading.model_arrays import Arrays
+from pyllama.core.loading.model_save import save
+from pyllama.core.loading.model_source import checked, source_of
+from pyllama.core.loading.placement import model_params
+from pyllama.core.loading.watch import Watch, load
 from pyllama.core.metadata import Metadata
-from pyllama.core.model_arrays import Arrays
-from pyllama.core.model_save import save
-from pyllama.core.model_source import checked, source_of
-from pyllama.core.placement import model_params
 from pyllama.core.vocab import Vocab
 from pyllama.errors import UnsupportedError
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from pyllama.core.gguf_writer import MetadataValue, TensorValue
-    from pyllama.core.kv_overrides import Override
+    from pyllama.core.files.gguf_writer import MetadataValue, TensorValue
+    from pyllama.core.loading.kv_overrides import Override
     from pyllama.core.params import ContextOptions, ModelOptions
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyllama.core.deadline import Deadline
-    from pyllama.core.model_source import Source
+    from pyllama.core.loading.model_source import Source
 
 
 class Watch:

@@ -6,18 +6,18 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from pyllama.core.enums import LazyMode, LoadMode
-from pyllama.core.gguf import Header, parse_header
-from pyllama.core.gguf_writer import encode_header, stored_tensor
+from pyllama.core.files.gguf import Header, parse_header
+from pyllama.core.files.gguf_writer import encode_header, stored_tensor
 from pyllama.core.library import ffi, lib
-from pyllama.core.model_source import SAMPLE_BYTES, Source
+from pyllama.core.loading.model_source import SAMPLE_BYTES, Source
 from pyllama.core.params import pairs
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pyllama.core.gguf_writer import MetadataValue, StoredTensor, TensorValue
-    from pyllama.core.loading import Watch
+    from pyllama.core.files.gguf_writer import MetadataValue, StoredTensor, TensorValue
+    from pyllama.core.loading.watch import Watch
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 # What libllama makes room for although files leave it out, and the number that changes nothing.

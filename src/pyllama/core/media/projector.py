@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pyllama.core import backend, bigstack, log
-from pyllama.core.bitmap import Bitmap
-from pyllama.core.chunk_decoder import decode_chunks
-from pyllama.core.chunks import Chunk, Chunks
 from pyllama.core.deadline import Deadline
-from pyllama.core.encoder import Encoder, failure
 from pyllama.core.enums import VocabType
-from pyllama.core.gguf import read_header
+from pyllama.core.files.gguf import read_header
 from pyllama.core.library import ffi, lib
-from pyllama.core.loading import Watch
+from pyllama.core.loading.watch import Watch
+from pyllama.core.media.bitmap import Bitmap
+from pyllama.core.media.chunk_decoder import decode_chunks
+from pyllama.core.media.chunks import Chunk, Chunks
+from pyllama.core.media.encoder import Encoder, failure
+from pyllama.core.media.projector_options import PROJECTOR_CHECKS, ProjectorOptions, media_marker
+from pyllama.core.media.projector_rules import check_image_tokens, check_projector
 from pyllama.core.model import Model
 from pyllama.core.params import fill, flag
-from pyllama.core.projector_options import PROJECTOR_CHECKS, ProjectorOptions, media_marker
-from pyllama.core.projector_rules import check_image_tokens, check_projector
 from pyllama.core.threads import n_usable_cores
 from pyllama.core.tokenizer import SMALL_TEXT
 from pyllama.errors import LoadError, TokenizeError, UnsupportedError

@@ -14,7 +14,7 @@ from pyllama.core.params import whole
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pyllama.core.projector import Projector
+    from pyllama.core.media.projector import Projector
 
 KINDS = {
     lib.MTMD_INPUT_CHUNK_TYPE_TEXT: "text",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyllama.core.media_limits import MediaLimits
+from pyllama.core.media.limits import MediaLimits
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

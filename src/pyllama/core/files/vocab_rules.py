@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pyllama.core.gguf import Header
+from pyllama.core.files.gguf import Header
 from pyllama.errors import LoadError
 
 TOKENS = "tokenizer.ggml.tokens"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyllama.core.gguf import BOOL, DTYPES, STRING, Header, Metadata, Value
+from pyllama.core.files.gguf import BOOL, DTYPES, STRING, Header, Metadata, Value
 from pyllama.core.library import ffi, lib
 from pyllama.core.params import FLOAT32_MAX
 

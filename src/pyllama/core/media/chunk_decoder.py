@@ -6,17 +6,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pyllama.core.batch import Batch
-from pyllama.core.chunks import MAX_POS
 from pyllama.core.context import Context
 from pyllama.core.library import lib
+from pyllama.core.media.chunks import MAX_POS
 from pyllama.core.params import whole
 from pyllama.errors import ClosedError, InvalidBatchError, StateError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pyllama.core.chunks import Chunk
-    from pyllama.core.projector import Projector
+    from pyllama.core.media.chunks import Chunk
+    from pyllama.core.media.projector import Projector
 
 
 def decode_chunks(

@@ -18,9 +18,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pyllama.core.file_kind import FilePath, check_start, open_regular
-from pyllama.core.gguf_reader import Reader
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.file_kind import FilePath, check_start, open_regular
+from pyllama.core.files.gguf_reader import Reader
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
 
 Value = int | float | bool | str | NDArray[np.generic] | list[str]

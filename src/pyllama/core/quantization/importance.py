@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyllama.core.atomic import write_whole
-from pyllama.core.gguf import DEFAULT_ALIGNMENT, MAX_NAME, read_header
-from pyllama.core.gguf_writer import StoredTensor, encode_header, stored_tensor
+from pyllama.core.files.gguf import DEFAULT_ALIGNMENT, MAX_NAME, read_header
+from pyllama.core.files.gguf_writer import StoredTensor, encode_header, stored_tensor
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.core.params import whole
-from pyllama.core.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
-    from pyllama.core.gguf import Header
-    from pyllama.core.gguf_writer import MetadataValue
+    from pyllama.core.files.gguf import Header
+    from pyllama.core.files.gguf_writer import MetadataValue
 
     Sums = NDArray[np.float64]
     Counts = NDArray[np.int64]

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from pyllama.core import child, log
-from pyllama.core import quantize_options as rules
 from pyllama.core.atomic import replacing
 from pyllama.core.enums import FType, GGMLType
-from pyllama.core.gguf import U32, TensorInfo
-from pyllama.core.importance import ImportanceMatrix
-from pyllama.core.kv_overrides import KvOverrides
-from pyllama.core.model_file import check_model
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.gguf import U32, TensorInfo
+from pyllama.core.files.tensor_types import TENSOR_TYPES
+from pyllama.core.loading.kv_overrides import KvOverrides
+from pyllama.core.loading.model_file import check_model
+from pyllama.core.quantization import options as rules
+from pyllama.core.quantization.importance import ImportanceMatrix
 from pyllama.core.threads import n_usable_cores
 from pyllama.errors import LoadError, QuantizeError
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from pyllama.core.gguf import Header
-    from pyllama.core.kv_overrides import Override
+    from pyllama.core.files.gguf import Header
+    from pyllama.core.loading.kv_overrides import Override
 
 _F32 = 6  # enum gguf_type, ggml/include/gguf.h
 _BEGUN = re.compile(r"\[ *(\d+)/ *(\d+)\] (\S+) ")  # what libllama says of each tensor
@@ -284,7 +284,7 @@ def _run(job: dict[str, Any], progress: Callable[[float], object] | None) -> dic
     """Do the job in another process; return what types a dry run would give the tensors."""
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(
-            child.command("pyllama.core.quantize_worker.main"),
+            child.command("pyllama.core.quantization.worker.main"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=words,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyllama.core.tensor_rules import NO_PRODUCT
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.tensor_rules import NO_PRODUCT
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.errors import AdapterError, LoadError
 
 if TYPE_CHECKING:
-    from pyllama.core.gguf import Header, TensorInfo
+    from pyllama.core.files.gguf import Header, TensorInfo
     from pyllama.core.model import Model
 
 ALPHA = "adapter.lora.alpha"

@@ -11,9 +11,9 @@ from pyllama.core.batch import Batch, int32
 from pyllama.core.context import Context
 from pyllama.core.enums import GGMLType
 from pyllama.core.hooks import Watch
-from pyllama.core.importance import CHUNK_SIZE, ImportanceMatrix
 from pyllama.core.library import ffi, lib
 from pyllama.core.params import flag, whole
+from pyllama.core.quantization.importance import CHUNK_SIZE, ImportanceMatrix
 from pyllama.errors import StateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from pyllama.core.importance import Counts, Sums
+    from pyllama.core.quantization.importance import Counts, Sums
 
 
 def imatrix(

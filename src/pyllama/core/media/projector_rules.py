@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyllama.core.model_rules import MAX_BLOCKS
-from pyllama.core.tensor_rules import NO_PRODUCT
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.model_rules import MAX_BLOCKS
+from pyllama.core.files.tensor_rules import NO_PRODUCT
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:
-    from pyllama.core.gguf import Header, TensorInfo
+    from pyllama.core.files.gguf import Header, TensorInfo
 
 ARCHITECTURE = "clip"
 PATCHES = "v.patch_embd.weight"

@@ -15,10 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 from pyllama.core import backend, log
-from pyllama.core.importance import ImportanceMatrix
-from pyllama.core.kv_overrides import KvOverrides
 from pyllama.core.library import ffi, lib
-from pyllama.core.model_file import check_model
+from pyllama.core.loading.kv_overrides import KvOverrides
+from pyllama.core.loading.model_file import check_model
+from pyllama.core.quantization.importance import ImportanceMatrix
 from pyllama.errors import LlamaError
 
 TICK = 0.1  # seconds

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pyllama.core.gguf import Header
-from pyllama.core.tensor_rules import TENSOR_RULES
-from pyllama.core.vocab_rules import VOCAB_RULES
+from pyllama.core.files.gguf import Header
+from pyllama.core.files.tensor_rules import TENSOR_RULES
+from pyllama.core.files.vocab_rules import VOCAB_RULES
 from pyllama.errors import LoadError
 
 MAX_BLOCKS, MAX_EXPERTS = 512, 1024  # src/llama-hparams.h:11

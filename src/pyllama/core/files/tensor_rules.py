@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pyllama.core.gguf import Header, TensorInfo
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.gguf import Header, TensorInfo
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
 
 # The CPU calls a NULL pointer to multiply with these (ggml/src/ggml-cpu/ggml-cpu.c:215).

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyllama.core import log
-from pyllama.core.chunks import Chunk
 from pyllama.core.handle import Handle
 from pyllama.core.library import ffi, lib
+from pyllama.core.media.chunks import Chunk
 from pyllama.errors import LibraryAbortError, LibraryError
 
 if TYPE_CHECKING:

@@ -12,19 +12,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pyllama.core.enums import LazyMode, LoadMode
-from pyllama.core.gguf import Header, parse_header
+from pyllama.core.files.gguf import Header, parse_header
+from pyllama.core.files.model_rules import check_rules
 from pyllama.core.library import ffi, lib
-from pyllama.core.model_file import read_model, read_parts
-from pyllama.core.model_rules import check_rules
+from pyllama.core.loading.model_file import read_model, read_parts
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
 
-    from pyllama.core.file_kind import FilePath
-    from pyllama.core.kv_overrides import KvOverrides
-    from pyllama.core.loading import Watch
+    from pyllama.core.files.file_kind import FilePath
+    from pyllama.core.loading.kv_overrides import KvOverrides
+    from pyllama.core.loading.watch import Watch
 
 SAMPLE_BYTES = 64  # of each tensor, to tell a model from a finetuned one without reading it whole
 MAPPED_ALIGNMENT = 32  # of tensors in a mapped file: llama-model-loader.cpp:689
@@ -89,7 +89,7 @@ class Files(Source):
         """Raise unless the model loads and computes in a process that may die of it."""
         if self._parts is not None:
             super().try_out(vocab_only=vocab_only)
-        from pyllama.core import trial  # noqa: PLC0415 - not needed otherwise
+        from pyllama.core.loading import trial  # noqa: PLC0415 - not needed otherwise
 
         trial.require(self.name, self.files, vocab_only=vocab_only)
 

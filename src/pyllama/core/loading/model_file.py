@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyllama.core.file_kind import FilePath
-from pyllama.core.gguf import Header, read_header
-from pyllama.core.model_rules import check_rules
+from pyllama.core.files.file_kind import FilePath
+from pyllama.core.files.gguf import Header, read_header
+from pyllama.core.files.model_rules import check_rules
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:

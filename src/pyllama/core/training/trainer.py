@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pyllama.core.dataset import Dataset
 from pyllama.core.enums import FlashAttnType, GGMLType
 from pyllama.core.library import ffi, lib
 from pyllama.core.params import whole
-from pyllama.core.training_rules import (
+from pyllama.core.training.dataset import Dataset
+from pyllama.core.training.rules import (
     OPTIMIZERS,
     Filter,
     above_zero,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyllama.core.enums import GGMLType, member
-from pyllama.core.gguf import ARRAY, BOOL, DEFAULT_ALIGNMENT, DTYPES, STRING
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.files.gguf import ARRAY, BOOL, DEFAULT_ALIGNMENT, DTYPES, STRING
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 
 Scalar = bool | int | float | str | np.generic
 MetadataValue = Scalar | Sequence[Scalar] | NDArray[np.generic]

@@ -9,9 +9,8 @@ import numpy as np
 
 from pyllama.core import bigstack
 from pyllama.core.handle import Handle
-from pyllama.core.image_file import check_inflated, image_kind, image_size
 from pyllama.core.library import ffi, lib
-from pyllama.core.media_content import (
+from pyllama.core.media.content import (
     checked,
     content_name,
     file_bytes,
@@ -19,9 +18,10 @@ from pyllama.core.media_content import (
     pixels_array,
     samples_array,
 )
-from pyllama.core.media_limits import MediaLimits
+from pyllama.core.media.image_file import check_inflated, image_kind, image_size
+from pyllama.core.media.limits import MediaLimits
+from pyllama.core.media.sound_file import sound_length
 from pyllama.core.params import flag, whole
-from pyllama.core.sound_file import sound_length
 from pyllama.errors import StateError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
-    from pyllama.core.projector import Projector
+    from pyllama.core.media.projector import Projector
 
 LIMITS = MediaLimits()
 # The GIF decoder recurses once for each of up to 4096 links of a code (stb_image.h:6654).

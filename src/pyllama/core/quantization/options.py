@@ -12,8 +12,8 @@ from pyllama.core.params import flag, one_of, whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pyllama.core.gguf import Header
-    from pyllama.core.importance import ImportanceMatrix
+    from pyllama.core.files.gguf import Header
+    from pyllama.core.quantization.importance import ImportanceMatrix
 
 _FLOATS = frozenset(["F32", "F16", "BF16"])
 # What ggml_quantize_chunk takes (ggml.c:8067); the others end the process (ggml.c:8139).

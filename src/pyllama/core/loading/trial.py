@@ -140,7 +140,7 @@ def _try(path: str | bytes, n_bytes: int, *, vocab_only: bool) -> Verdict:
     seconds = SECONDS + n_bytes / BYTES_PER_SECOND
     try:
         done = subprocess.run(
-            child.command("pyllama.core.trial.serve", job),
+            child.command("pyllama.core.loading.trial.serve", job),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=seconds,

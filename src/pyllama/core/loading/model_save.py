@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyllama.core.atomic import replacing
+from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.core.library import lib
-from pyllama.core.model_file import check_model
-from pyllama.core.tensor_types import TENSOR_TYPES
+from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError, UnsupportedError
 
 if TYPE_CHECKING:

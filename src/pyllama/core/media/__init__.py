@@ -1,0 +1,1 @@
+"""Images and sounds: read, checked, cut into chunks, encoded, decoded into a context."""

@@ -1,0 +1,1 @@
+"""Quantising a model file, and the importance matrix that it uses."""

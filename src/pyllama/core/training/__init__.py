@@ -1,0 +1,1 @@
+"""Training an f32 model on windows of tokens."""
