@@ -83,7 +83,8 @@ def test_without_it_nothing_is_started(path, trials, cache):
 def test_every_kind_of_model_can_be_tried(tmp_path, write):
     """Those that only encode, those that encode first, and recurrent ones."""
     path = getattr(random_model, f"write_{write}")(tmp_path / "model.gguf")
-    pyllama.Model(path, verify="trial").close()
+    with pyllama.Model(path, verify="trial") as model:
+        assert model.architecture == write
 
 
 def test_a_split_model_is_tried_whole(tmp_path, trials):

@@ -29,10 +29,12 @@ def constraint_of(name: str, vocab: pyllama.Vocab) -> Constraint:
     return made
 
 
-def write(constraint: Constraint, vocab: pyllama.Vocab, text: str) -> None:
-    """Write a text, or raise GrammarError."""
-    for token in vocab.tokenize(text, add_special=False).tolist():
+def write(constraint: Constraint, vocab: pyllama.Vocab, text: str) -> str:
+    """Write a text and return it, or raise GrammarError."""
+    ids = vocab.tokenize(text, add_special=False).tolist()
+    for token in ids:
         constraint.accept(token)
+    return vocab.detokenize(ids)
 
 
 CALL = '<tool_call>\n{"name": "count", "arguments": {"to": 7}}</tool_call>'
@@ -41,7 +43,8 @@ CALL = '<tool_call>\n{"name": "count", "arguments": {"to": 7}}</tool_call>'
 def test_thoughts_about_a_call_are_free(vocab):
     """What they write of it, and what comes behind."""
     constraint = constraint_of("Reka-Edge", vocab)
-    write(constraint, vocab, f"I could write {CALL} or <tool_call> or nothing.\n</think>\n\nNo.")
+    text = f"I could write {CALL} or <tool_call> or nothing.\n</think>\n\nNo."
+    assert write(constraint, vocab, text).strip() == text
 
 
 def test_the_call_behind_them_follows_the_schema(vocab):

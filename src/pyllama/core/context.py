@@ -347,16 +347,15 @@ class Context(BackendSampling, Hooked):
         aborted, self._stop.raised = self._stop.raised, 0
         if code not in (1, -1):
             self._roll_back(batch, memory)
-        if DECODE_ERRORS.get(code) is AbortedError:  # as asked, though libllama logs errors
-            log.drain(logging.DEBUG)
-        error = decode_error(code, log.fresh_complaints())
-        if isinstance(error, AbortedError) and not aborted:
-            message = (
-                "the timeout came before the batch was computed, and its tokens are removed "
-                "again: give it more time, or decode fewer tokens at a time"
-            )
-            raise TimeoutError(message)
-        raise error
+        if DECODE_ERRORS.get(code) is AbortedError:
+            log.drain(logging.DEBUG)  # it was asked for, though libllama logs errors
+            if not aborted:
+                message = (
+                    "the timeout came before the batch was computed, and its tokens are removed "
+                    "again: give it more time, or decode fewer tokens at a time"
+                )
+                raise TimeoutError(message)
+        raise decode_error(code, log.fresh_complaints())
 
     def abort(self) -> None:
         """Stop the `decode` that another thread is in, or the next one if none is running.
@@ -365,6 +364,10 @@ class Context(BackendSampling, Hooked):
         finish what they were given first.
         """
         lib.pyllama_stop_raise(self._stop)
+
+    def _forget_abort(self) -> None:
+        """Begin a run that an `abort` meant for the one before does not end."""
+        self._stop.raised = 0
 
     def warmup(self) -> None:
         """Touch all weights once, so that the first real decode is not the slow one.
@@ -381,10 +384,8 @@ class Context(BackendSampling, Hooked):
             raise StateError(message, expected="empty memory", actual="tokens in memory")
         vocab = self.model.vocab
         tokens = [token for token in (vocab.bos, vocab.eos) if token is not None] or [0]
-        if self._has_encoder or not self._has_memory:
-            self.encode(Batch(tokens))
-        else:
-            self.decode(Batch(tokens))
+        run = self.encode if self._has_encoder or not self._has_memory else self.decode
+        run(Batch(tokens))
         if self._has_memory:
             self.memory.clear()
         self._n_outputs, self._encoded = 0, None

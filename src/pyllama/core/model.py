@@ -244,10 +244,9 @@ class Model(Handle):
         if name is not None and not isinstance(name, str):
             message = f"the name of a template must be a string, not {name!r}"
             raise TypeError(message)
+        key = ffi.NULL if name is None else name.encode()
         with self._call as pointer:
-            text = lib.llama_model_chat_template(
-                pointer, ffi.NULL if name is None else name.encode()
-            )
+            text = lib.llama_model_chat_template(pointer, key)
             return None if text == ffi.NULL else ffi.string(text).decode("utf-8", "replace")
 
     def _ask(self, function: Callable[[Any], Any]) -> Any:

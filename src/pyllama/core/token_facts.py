@@ -50,7 +50,7 @@ class TokenFacts:
 
     Notes
     -----
-    These are read once and stay readable after the model is closed.
+    Read once, and readable after the model is closed.
 
     Calls: llama_model_get_vocab, llama_vocab_n_tokens, llama_vocab_type, llama_vocab_bos,
     llama_vocab_eos, llama_vocab_eot, llama_vocab_sep, llama_vocab_nl, llama_vocab_pad,
@@ -379,9 +379,7 @@ class TokenFacts:
     def _read_eog(self) -> frozenset[int]:
         with self._model._call as pointer:
             vocab = lib.llama_model_get_vocab(pointer)
-            return frozenset(
-                filter(lambda t: lib.llama_vocab_is_eog(vocab, t), range(self.n_tokens))
-            )
+            return frozenset(t for t in range(self.n_tokens) if lib.llama_vocab_is_eog(vocab, t))
 
     def _read_pieces(self) -> tuple[bytes, ...]:
         self._require_tokens()

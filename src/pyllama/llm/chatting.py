@@ -222,10 +222,9 @@ continue_final_message, chat_template_kwargs, now
 
     def _template(self, text: str | None) -> ChatTemplate:
         """Return a template; it is made once, since it learns what it can render."""
-        kept: dict[str | None, ChatTemplate] = vars(self.model).setdefault("_chat_templates", {})
-        if text not in kept:
-            kept[text] = ChatTemplate.of(self.model, text=text)
-        return kept[text]
+        if text not in self._templates:
+            self._templates[text] = ChatTemplate.of(self.model, text=text)
+        return self._templates[text]
 
 
 def _chat_part(delta: Delta, part: Part) -> ChatPart:

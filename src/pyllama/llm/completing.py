@@ -252,7 +252,7 @@ class Completing(Loading):
     ) -> Generator[Part, None, None]:
         with self._run_alone():
             self._cancelled.clear()
-            self.context._stop.raised = 0  # a cancel() that came too late for the call before
+            self.context._forget_abort()
             self._adapt(lora, control_vector)
             run.loop["decode_prompt"] = partial(self._cache.prefill, key=self._cache_key())
             yield from run.parts()

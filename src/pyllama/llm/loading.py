@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from pyllama.core.context import Context
+    from pyllama.embedding import Embedder
     from pyllama.llm.drafting import Draft
     from pyllama.speculative import Drafter
+    from pyllama.text.chat import ChatTemplate
 
     # An adapter, or the file of one, with its scale.
     Adapters = Mapping[Adapter | str | os.PathLike[str], float]
@@ -39,37 +41,7 @@ N_CTX = 4096  # what a context has at most, unless the caller says more: it take
 
 
 class Loading:
-    """A model that can be loaded and unloaded, and its context.
-
-    Parameters
-    ----------
-    model
-        Path of a GGUF file.
-    name
-        What to call it; left out, the file's ``general.name``, or else the file name.
-    n_ctx : int
-        Tokens of prompt and answer together. Left out, what the model was trained for, but at
-        most 4096.
-    load
-        Whether to load it now.
-    cache_bytes, cache_directory
-        What copies of earlier prompts may take, and where to keep them on disk too; see
-        `PromptCache`.
-    draft
-        What guesses tokens ahead, for the same text sooner: the file of a smaller model, "lookup"
-        (the text itself), "mtp" (the model's own head), or a `speculative.Drafter`.
-    n_draft
-        Most tokens to guess at a time.
-    **options
-        Further options of `Model` and of `Context`.
-
-    Raises
-    ------
-    TypeError
-        If an option is unknown.
-    LoadError
-        If the model cannot be loaded.
-    """
+    """A model that can be loaded and unloaded, and its context; for the arguments see `LLM`."""
 
     def __init__(
         self,
@@ -94,6 +66,8 @@ class Loading:
         self._model: Model | None = None
         self._context: Context | None = None
         self._adapters: dict[str, Adapter] = {}
+        self._embedders: dict[Any, Embedder] = {}
+        self._templates: dict[str | None, ChatTemplate] = {}
         self._vector: ArrayLike | None = None
         self._draft = draft
         self._n_draft = whole(1, 2**16)("n_draft", n_draft)
@@ -145,16 +119,18 @@ class Loading:
         ------
         BusyError
             If a call is running.
+        BufferError
+            If an array lent from its memory lives; it stays loaded.
         """
         with self._run_alone():
-            model, self._model, self._context = self._model, None, None
-            self._adapters.clear()
-            self._vector = None
+            if self._model is not None:
+                self._model.close()  # first: while an array lent from it lives, nothing is lost
             drafter, self._drafter = self._drafter, None
             if isinstance(drafter, DraftModel) and drafter is not self._draft:
                 drafter.context.model.close()
-            if model is not None:
-                model.close()
+            self._model = self._context = self._vector = None
+            for kept in (self._adapters, self._embedders, self._templates):
+                kept.clear()
 
     @property
     def is_loaded(self) -> bool:

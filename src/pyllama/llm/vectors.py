@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 class Vectors(Loading):
     """Embed texts, and rank documents."""
 
-    _embedders: dict[Any, Embedder]
-
     def embed(
         self,
         texts: str | bytes | Sequence[Any],
@@ -98,8 +96,8 @@ class Vectors(Loading):
 
     def _embedder(self, pooling_type: PoolingType | str | None) -> Embedder:
         """Return what computes vectors of this kind; it keeps its context for the next call."""
-        kept: dict[Any, Embedder] = vars(self.model).setdefault("_embedders", {})
+        model, kept = self.model, self._embedders
         if pooling_type not in kept:
             threads = {k: v for k, v in self._options.items() if k.startswith("n_threads")}
-            kept[pooling_type] = Embedder(self.model, pooling_type=pooling_type, **threads)
+            kept[pooling_type] = Embedder(model, pooling_type=pooling_type, **threads)
         return kept[pooling_type]

@@ -97,7 +97,7 @@ class DraftModel(Drafter):
         if deadline is not None:
             require(Deadline, "deadline", deadline)
         self._deadline = deadline
-        self._context._stop.raised = 0  # an abort() meant for the run before
+        self._context._forget_abort()
         if len(ids) <= self._context.n_ctx_seq:
             prefill(self._context, list(ids), self._seq, deadline)
 

@@ -132,7 +132,7 @@ class MTPDraft(Drafter):
         if deadline is not None:
             require(Deadline, "deadline", deadline)
         self._deadline = deadline
-        self._context._stop.raised = 0  # an abort() meant for the run before
+        self._context._forget_abort()
         # The last ones: of some models the graph has states for the tokens with output only.
         self._states = self._states[-len(ids) :]
         self._start = len(ids) - len(self._states)

@@ -185,6 +185,8 @@ def test_a_clone_and_a_reset_know_the_place_in_the_text(model, token):
     grammar.reset()
     clone.accept(token("b"))
     grammar.accept(token("a"))
+    with pytest.raises(GrammarError):
+        grammar.accept(EOS)  # it is in the middle
     grammar.copy_from(clone)
     grammar.accept(EOS)
 
