@@ -51,14 +51,14 @@ NOT_UNDER_ASAN = (
     "--ignore=tests/tools",
     *(f"--ignore=tests/core/test_{name}.py" for name in ("leaks", "bigstack", "atomic")),
     *(
-        f"--deselect=tests/core/test_{name}"
+        f"--deselect=tests/core/{name}"
         for name in (
-            "aborts.py::test_load_raises_what_libllama_said",
-            "aborts.py::test_sample_leaves_nothing_behind",
-            "aborts.py::test_tokenize_raises_and_the_model_can_only_be_closed",
-            "deadlines.py::test_a_run_has_one_deadline",
-            "model_rules.py::test_a_large_vocabulary_is_checked_in_300_ms",
-            "tokenizer.py::test_a_long_number_is_quick",
+            "test_aborts.py::test_load_raises_what_libllama_said",
+            "test_aborts.py::test_sample_leaves_nothing_behind",
+            "test_aborts.py::test_tokenize_raises_and_the_model_can_only_be_closed",
+            "test_deadlines.py::test_a_run_has_one_deadline",
+            "files/test_model_rules.py::test_a_large_vocabulary_is_checked_in_300_ms",
+            "test_tokenizer.py::test_a_long_number_is_quick",
         )
     ),
 )

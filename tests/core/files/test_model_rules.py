@@ -15,7 +15,7 @@ from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError
 
-VOCABULARIES = sorted((Path(__file__).parents[2] / "vendor/llama.cpp/models").glob("*.gguf"))
+VOCABULARIES = sorted((Path(__file__).parents[3] / "vendor/llama.cpp/models").glob("*.gguf"))
 NUMBERS = {stored.name: number for number, stored in TENSOR_TYPES.items()}
 TOKENS = random_model.vocabulary("spm", 512)["tokenizer.ggml.tokens"]
 # Not the 668 MB of write_tinyllama, whose tensors are those of write_llama with type="q4_K_M".
