@@ -8,7 +8,7 @@ import numpy as np
 
 from pyllama.core.params import whole
 from pyllama.core.sampler import Sampler
-from pyllama.core.sampler.candidates import check_peak
+from pyllama.core.sampler.candidates import likeliest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def advancer(
         message = f"sampler must be a Sampler, a function or None, not {sampler!r}"
         raise TypeError(message)
     pick = (
-        greedy
+        likeliest
         if sampler is None
         else sampler.sample
         if isinstance(sampler, Sampler)
@@ -79,29 +79,6 @@ def advancer(
         return pick(row)
 
     return advance
-
-
-def greedy(row: Row) -> int:
-    """Return the likeliest token.
-
-    Parameters
-    ----------
-    row
-        Logits, float32, shape ``(n_vocab,)``.
-
-    Returns
-    -------
-    int
-        A token id; of equals the first.
-
-    Raises
-    ------
-    SamplingError
-        If a logit is NaN or +inf, or all are -inf.
-    """
-    token = int(row.argmax())
-    check_peak(float(row[token]))
-    return token
 
 
 def _scores(row: Row, shape: tuple[int, ...]) -> Row:

@@ -19,7 +19,7 @@ from pyllama.core.fingerprint import fingerprint
 from pyllama.core.handle import Handle
 from pyllama.core.hooks import Hooked, Trampoline
 from pyllama.core.library import ffi, lib
-from pyllama.core.limits import batch_limits, check_together
+from pyllama.core.limits import batch_limits, check_together, moves_keys
 from pyllama.core.memory import Memory
 from pyllama.core.params import ContextOptions, context_params, flag
 from pyllama.errors import (
@@ -51,7 +51,6 @@ EXACT: ContextOptions = {
     "type_v": GGMLType.F32,
     "n_ubatch": 512,
 }
-
 
 # Hybrid models whose multi-token-prediction head has a plain memory (llama-model.cpp:2661).
 DENSE_HEADS = frozenset(["bailingmoe3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"])
@@ -144,6 +143,7 @@ class Context(BackendSampling, Hooked):
         self._snapshots: dict[int, tuple[int, int]] | None = (
             {} if self._whole_sequences and lib.llama_n_rs_seq(pointer) else None
         )
+        self._moves_keys = moves_keys(model, params)
         self._unified = bool(params.kv_unified)
         self._embeddings = bool(params.embeddings)
         self._n_outputs = 0

@@ -125,10 +125,12 @@ class Outputs(Settings):
 
     def _last_row(self, pointer: Any) -> NDArray[np.float32]:
         """Return the last row of logits, uncounted: for code that keeps no row."""
-        n_vocab = self.n_vocab
-        memory = self._logits_pointer(pointer, -1) + (self._n_outputs - 1) * n_vocab
+        memory = self._logits_pointer(pointer, -1)
+        if self._n_outputs > 1:
+            memory += (self._n_outputs - 1) * self._limits.n_vocab
         if memory != self._row_at:  # libllama moves its buffer only when it must grow
-            self._row = np.frombuffer(ffi.buffer(memory, 4 * n_vocab), np.float32)
+            row = ffi.buffer(memory, 4 * self._limits.n_vocab)
+            self._row = np.frombuffer(row, np.float32)
             self._row_at = memory
         return self._row
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from pyllama import generate, speculative
-from pyllama.choose import greedy
 from pyllama.core.deadline import Deadline
 from pyllama.core.params import flag, function, functions, whole
 from pyllama.core.sampler import Sampler
+from pyllama.core.sampler.candidates import likeliest
 from pyllama.errors import AbortedError
 from pyllama.generate import Report
 from pyllama.llm.results import Completion, Part, Usage
@@ -92,14 +92,14 @@ class Run:
     def _chooser(self) -> Sampler | Chooser | None:
         """Return what chooses the tokens."""
         model = self.context.model
-        sampler = self.params.sampler(model)
+        sampler = self.params.sampler(model, self.ids)
         chosen: Sampler | Chooser | None = sampler
         if self.grammar is not None:
             chosen = Constrained(self.grammar, sampler)
         if self.logprobs is not None:
             sample = chosen.sample if isinstance(chosen, Sampler) else chosen
             pieces = model.vocab.piece_table(special=True)
-            chosen = self._recorder = Recorder(sample or greedy, self.logprobs, pieces)
+            chosen = self._recorder = Recorder(sample or likeliest, self.logprobs, pieces)
         return chosen
 
     def parts(self) -> Iterator[Part]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from pyllama.core.sampler import Candidates, Sampler
-from pyllama.core.sampler.candidates import check_peak, check_row
+from pyllama.core.sampler.candidates import check_row, likeliest
 from pyllama.errors import GrammarError, SamplingError
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ class Constrained:
     def _choose(self, row: Row) -> int:
         if self._chain is not None:
             return self._chain.sample(row, accept=False)
-        token = int(row.argmax())
-        check_peak(float(row[token]))
-        return token
+        return likeliest(row)
 
     def _allowed(self, row: Row) -> Row:
         """Return *row* with -inf wherever the grammar allows no token."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pyllama.core import bigstack
 from pyllama.core.library import ffi, lib
 from pyllama.core.params import whole
-from pyllama.core.sampler.candidates import Candidates, check_peak, check_row
+from pyllama.core.sampler.candidates import Candidates, check_peak, check_row, likeliest
 from pyllama.core.sampler.owned import Owned
 from pyllama.errors import (
     GrammarError,
@@ -178,8 +178,7 @@ class Sampler(Owned):
             if self._owner is not None:
                 self._require_free("sample")
             if self._is_greedy:
-                token = int(logits.argmax())
-                check_peak(float(logits[token]))
+                token = likeliest(logits)
             else:
                 check_peak(float(logits.max()))
                 token = self._draw(pointer, logits)

@@ -193,6 +193,29 @@ def check_row(logits: Row) -> None:
         raise ValueError(message)
 
 
+def likeliest(row: Row) -> int:
+    """Return the token with the largest logit.
+
+    Parameters
+    ----------
+    row
+        Logits, float32, shape ``(n_vocab,)``.
+
+    Returns
+    -------
+    int
+        A token id; of equals the first.
+
+    Raises
+    ------
+    SamplingError
+        If a logit is NaN or +inf, or all are -inf.
+    """
+    token = int(row.argmax())
+    check_peak(row.item(token))
+    return token
+
+
 def check_peak(peak: float) -> None:
     """Raise if *peak*, the largest logit, shows that no token can be chosen.
 
