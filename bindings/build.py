@@ -77,7 +77,8 @@ def guards(declared: Declarations) -> str:
 
 def guard(name: str, function: str) -> str:
     """Return the macro that calls *function* under the guard when *name* is called."""
-    return f"#define {name}(...) pyllama::guard([&] {{ return {function}(__VA_ARGS__); }})"
+    call = f'PYLLAMA_INJECT("{name}") return {function}(__VA_ARGS__);'
+    return f"#define {name}(...) pyllama::guard([&] {{ {call} }})"
 
 
 def stub(declared: Declarations, extra: str) -> str:

@@ -7,16 +7,23 @@
 
 #pragma once
 
+#include "ambiguous.hpp"
+#include "ending.hpp"
+
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 
+#include <cxxabi.h>
+#include <pthread.h>
+
 namespace pyllama {
 
-enum class Fault { none, exception, assertion, memory, unsupported };
+enum class Fault { none, exception, assertion, memory, unsupported, ambiguous };
 
 inline thread_local Fault       fault = Fault::none;
 inline thread_local std::string message;
@@ -45,8 +52,8 @@ inline void keep(Fault kind, const char * text) {
 
 template <class Call> auto guard(Call call) -> decltype(call()) {
     struct Inside {
-        Inside() { ++depth; }
-        ~Inside() { --depth; }
+        Inside() { ++depth, ++n_inside; }
+        ~Inside() { --depth, --n_inside; }
     } inside;
     try {
         return call();
@@ -54,10 +61,16 @@ template <class Call> auto guard(Call call) -> decltype(call()) {
         keep(Fault::assertion, error.what());
     } catch (const unsupported & error) {
         keep(Fault::unsupported, error.what());
+    } catch (const ambiguous & error) {
+        keep(Fault::ambiguous, error.what());
     } catch (const std::bad_alloc & error) {
         keep(Fault::memory, error.what());
     } catch (const std::exception & error) {
         keep(Fault::exception, error.what());
+#ifdef __GLIBCXX__
+    } catch (abi::__forced_unwind &) { // Python has ended, and ends the thread in a callback
+        throw;
+#endif
     } catch (...) {
         keep(Fault::exception, "something that is not a std::exception");
     }
@@ -65,6 +78,19 @@ template <class Call> auto guard(Call call) -> decltype(call()) {
         return {};
     }
 }
+
+// In a build for tests an assertion fails in the function that the environment names.
+#ifdef PYLLAMA_INJECT_ASSERTS
+#define PYLLAMA_INJECT(function) pyllama::inject(function);
+inline void inject(const char * function) {
+    const char * wanted = std::getenv("PYLLAMA_ASSERT_IN");
+    if (wanted != nullptr && std::strcmp(wanted, function) == 0) {
+        GGML_ABORT("injected into %s", function);
+    }
+}
+#else
+#define PYLLAMA_INJECT(function)
+#endif
 
 // Called with the GIL, by the wrapper whose call was caught. Always returns NULL.
 inline PyObject * raise() {
@@ -75,6 +101,7 @@ inline PyObject * raise() {
     }
     const char * name = kind == Fault::assertion   ? "LibraryAbortError"
                       : kind == Fault::unsupported ? "UnsupportedError"
+                      : kind == Fault::ambiguous   ? "GrammarError"
                                                    : "LibraryError";
     PyObject * module = PyImport_ImportModule("pyllama.errors");
     PyObject * type   = module != nullptr ? PyObject_GetAttrString(module, name) : nullptr;
@@ -128,3 +155,5 @@ const char * pyllama_llama_commit(void) {
 }
 
 static const auto previous_abort_callback = ggml_set_abort_callback(pyllama::on_abort);
+static const int  waits_at_the_end        = Py_AtExit(pyllama::end);
+static const int  knows_of_forks          = pthread_atfork(nullptr, nullptr, pyllama::after_fork);

@@ -2,6 +2,7 @@
 //
 // In C++ because there are about 37 nodes a layer, and a Python answer costs 1.3 us each.
 
+#include "ending.hpp"
 #include "ggml.h"
 #include "llama.h"
 #include "shim.h"
@@ -18,6 +19,7 @@ void pyllama_stop_raise(pyllama_stop * stop) {
 bool pyllama_should_stop(void * stop) {
     const auto & flag = *static_cast<pyllama_stop *>(stop);
     return __atomic_load_n(&flag.raised, __ATOMIC_RELAXED) != 0 ||
+           pyllama::ended.load(std::memory_order_relaxed) ||
            (flag.deadline != 0 && ggml_time_us() >= flag.deadline);
 }
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import random_model
 
 import pyllama
 from pyllama.embedding import Embedder, unit
-from pyllama.errors import ContextLengthError, UnsupportedError
+from pyllama.errors import BusyError, ContextLengthError, UnsupportedError
 
 TEXTS = ["hello world", "a b c", "x", "one two three four", "hello", "world of words"]
 POOLING = {"mean": 1, "cls": 2, "last": 3}
@@ -108,7 +110,13 @@ def test_a_text_too_long_is_an_error_or_cut(bert):
 
 @pytest.mark.parametrize(
     ("texts", "error"),
-    [("one text", TypeError), ([[]], ValueError), ([None], TypeError), ([[10**9]], ValueError)],
+    [
+        ("one text", TypeError),
+        (3, TypeError),
+        ([[]], ValueError),
+        ([None], TypeError),
+        ([[10**9]], ValueError),
+    ],
     ids=str,
 )
 def test_wrong_texts_are_refused(bert, texts, error):
@@ -174,3 +182,21 @@ def test_an_encoder_decoder_is_refused(tmp_path):
     path = random_model.write_t5(tmp_path / "t5.gguf")
     with pyllama.Model(path) as model, pytest.raises(UnsupportedError, match="encoder-decoder"):
         Embedder(model)
+
+
+def test_one_thread_at_a_time(bert):
+    """A second one would read what the first computed."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(_array, _node):
+        inside.set()
+        go_on.wait(30)
+
+    with Embedder(bert) as embedder, embedder.context.hooks({"ffn_out-0": wait}):
+        first = threading.Thread(target=embedder.embed, args=(["a"],))
+        first.start()
+        assert inside.wait(30)
+        with pytest.raises(BusyError, match="this Embedder is in use"):
+            embedder.embed(["b"])
+        go_on.set()
+        first.join()

@@ -8,9 +8,8 @@ import random_model
 
 import pyllama
 from pyllama.generate import Report, generate, tokens
-from pyllama.prompt_cache import PromptCache, n_shared
-
-RNG = np.random.default_rng(5)
+from pyllama.prefill import n_shared
+from pyllama.prompt_cache import PromptCache
 
 
 @pytest.fixture(scope="module", params=["llama", "mamba", "jamba"])
@@ -167,8 +166,8 @@ def test_a_loop_without_the_cache_in_between(model):
 
 def test_how_many_tokens_are_shared():
     """From none to all of the shorter."""
-    arrays = [np.array(each, np.int32) for each in ([1, 2, 3], [1, 2], [2], [])]
-    assert [n_shared(arrays[0], each) for each in arrays] == [3, 2, 0, 0]
+    others = [1, 2, 3, 4], [1, 2], [2], []
+    assert [n_shared([1, 2, 3], each, min(3, len(each))) for each in others] == [3, 2, 0, 0]
 
 
 @pytest.mark.parametrize("max_bytes", [-1, 1.5, "many"])

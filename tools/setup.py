@@ -295,6 +295,9 @@ def main() -> int:
     if sys.version_info < (3, 10):  # noqa: UP036 - the python3 of a machine may be any
         print("setup failed: this Python is too old: name one, `make setup PYTHON=python3.12`")
         return 1
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return 0
     os.chdir(ROOT)
     try:
         set_up(sys.argv[1:])

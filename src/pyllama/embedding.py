@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,11 +13,10 @@ from pyllama.core.batch import Batch, int32
 from pyllama.core.enums import PoolingType, VocabType, member
 from pyllama.core.model import Model
 from pyllama.core.params import flag, whole
-from pyllama.errors import ContextLengthError, UnsupportedError
+from pyllama.errors import BusyError, ContextLengthError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
@@ -86,6 +88,7 @@ class Embedder:
         # libllama plans for as many tokens in each sequence, and mean pooling asserts what that
         # makes of other numbers (llama-context.cpp, graph_reserve).
         n_tokens = -(-n_batch // n_seq_max) * n_seq_max
+        self._running = threading.Lock()
         self.model = model
         self.context: Context = model.context(
             n_ctx=n_tokens,
@@ -98,12 +101,17 @@ class Embedder:
             **options,
         )
         trained = model.n_ctx_train if not self.context._has_memory else 0
-        self.n_text = min(n_batch, trained or n_batch)
+        self._n_text = min(n_batch, trained or n_batch)
 
     @property
     def pooling_type(self) -> PoolingType:
         """How the vectors of a text's tokens become one."""
         return self.context.pooling_type
+
+    @property
+    def n_text(self) -> int:
+        """Most tokens of one text."""
+        return self._n_text
 
     @property
     def n_embd(self) -> int:
@@ -141,19 +149,23 @@ class Embedder:
             If a text holds no token.
         UnsupportedError
             If the vectors are not pooled: see `embed_tokens`.
+        BusyError
+            If another thread is in a call.
         TypeError
             If *texts* is one text.
         """
         if self.pooling_type is PoolingType.NONE:
             message = "with pooling_type='none' a text has a vector for each token: embed_tokens()"
             raise UnsupportedError(message)
+        normalize = flag("normalize", normalize)
         ids = self._all_ids(texts, truncate=flag("truncate", truncate))
         rows = np.empty((len(ids), self.n_embd), np.float32)
-        for members in self._packs(ids):
-            self._compute([ids[i] for i in members])
-            for seq, i in enumerate(members):
-                rows[i] = self.context.embedding(seq)
-        return unit(rows) if flag("normalize", normalize) else rows
+        with self._alone():
+            for members in self._packs(ids):
+                self._compute([ids[i] for i in members])
+                for seq, i in enumerate(members):
+                    rows[i] = self.context.embedding(seq)
+        return unit(rows) if normalize else rows
 
     def embed_tokens(
         self, text: str | bytes | ArrayLike, *, normalize: bool = True, truncate: bool = False
@@ -175,17 +187,19 @@ class Embedder:
         ------
         UnsupportedError
             If the vectors are pooled: make the Embedder with ``pooling_type="none"``.
-        ContextLengthError, ValueError
+        ContextLengthError, ValueError, BusyError
             As for `embed`.
         """
         if self.pooling_type is not PoolingType.NONE:
             name = self.pooling_type.name.lower()
             message = f"with pooling_type={name!r} a text has one vector: embed()"
             raise UnsupportedError(message)
+        normalize = flag("normalize", normalize)
         ids = self._all_ids([text], truncate=flag("truncate", truncate))
-        self._compute(ids)
-        rows = self.context.embeddings()
-        return unit(rows) if flag("normalize", normalize) else rows
+        with self._alone():
+            self._compute(ids)
+            rows = self.context.embeddings()
+        return unit(rows) if normalize else rows
 
     def rerank(
         self, query: str, documents: Sequence[str], *, truncate: bool = False
@@ -263,15 +277,15 @@ class Embedder:
                 raise ValueError(message)
             if len(ids) > self.n_text and not truncate:
                 message = (
-                    f"texts[{i}] has {len(ids)} tokens, and {self.n_text} fit: give truncate=True "
-                    "to cut it, or n_batch for more, if the model was trained for it"
+                    f"texts[{i}] has {len(ids)} tokens, and {self.n_text} fit: cut it with "
+                    "truncate=True, or make an Embedder with a larger n_batch"
                 )
                 raise ContextLengthError(message)
             kept.append(ids[: self.n_text])
         return kept
 
     def _packs(self, ids: list[list[int]]) -> Iterator[list[int]]:
-        """Yield which texts are computed together: at most `n_text` tokens, `n_seq_max` texts."""
+        """Yield which texts are computed together: at most `n_batch` tokens, `n_seq_max` texts."""
         pack: list[int] = []
         n_tokens = 0
         for i in sorted(range(len(ids)), key=lambda each: len(ids[each])):
@@ -283,6 +297,17 @@ class Embedder:
             n_tokens += len(ids[i])
         if pack:
             yield pack
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads out until what was computed has been read."""
+        if not self._running.acquire(blocking=False):
+            message = "this Embedder is in use by another thread: wait for it, or give each its own"
+            raise BusyError(message)
+        try:
+            yield
+        finally:
+            self._running.release()
 
     def _compute(self, texts: list[list[int]]) -> None:
         """Run some texts through the model, each in a sequence of its own."""
@@ -306,12 +331,7 @@ class Embedder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -344,5 +364,8 @@ def _pooling(model: Model, asked: PoolingType | str | None) -> PoolingType:
 def _several(name: str, texts: Sequence[Any]) -> list[Any]:
     if isinstance(texts, (str, bytes)):
         message = f"{name} must be several texts, not one: [text]"
+        raise TypeError(message)
+    if not isinstance(texts, Iterable):
+        message = f"{name} must be several texts, not {texts!r:.60}"
         raise TypeError(message)
     return list(texts)

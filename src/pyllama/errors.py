@@ -81,8 +81,11 @@ class DecodeError(LlamaError):
     hint = "computing the batch failed; the tokens it had stored are removed again"
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(code, message)  # both, so that it can be pickled
         self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class NoSlotError(DecodeError):

@@ -6,22 +6,19 @@ import hashlib
 import logging
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from pyllama.core.batch import int32
 from pyllama.core.deadline import Deadline
 from pyllama.core.params import whole
 from pyllama.core.state import State
 from pyllama.errors import LlamaError, StateError
-from pyllama.prefill import held_of, prefill, reusable
+from pyllama.prefill import held_of, n_shared, prefill, reusable
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pyllama.core.context import Context
     from pyllama.prefill import Held
 
@@ -45,10 +42,29 @@ class Entry:
     key: str
     state: State
 
+    @cached_property
+    def tokens(self) -> list[int]:
+        """What the sequence held."""
+        return self.state.tokens.tolist()  # type: ignore[no-any-return]
+
     @property
     def n_bytes(self) -> int:
         """What it takes, about."""
         return self.state.n_bytes + self.state.tokens.nbytes
+
+    def n_shared(self, ids: list[int]) -> int:
+        """Return how many tokens it and a prompt begin with alike.
+
+        Parameters
+        ----------
+        ids
+            The prompt.
+
+        Returns
+        -------
+        int
+        """
+        return n_shared(self.tokens, ids, min(len(self.tokens), len(ids)))
 
 
 class PromptCache:
@@ -137,7 +153,7 @@ class PromptCache:
         live = reusable(context, ids, seq, held)
         if live < len(held.tokens) and context._whole_sequences:
             live = 0  # it cannot go back
-        best, n_best = self._best(context, np.asarray(ids, np.int32), key)
+        best, n_best = self._best(context, ids, key)
         # What is held was computed with this key: changing adapters would have counted as an edit.
         if held.edits == context._edits[seq] and len(held.tokens) - live >= WORTH:
             self._keep(context, seq, held.tokens, key)
@@ -158,13 +174,12 @@ class PromptCache:
             self._forget(entry)
         self._entries.clear()
 
-    def _best(self, context: Context, ids: NDArray[np.int32], key: str) -> tuple[Entry | None, int]:
+    def _best(self, context: Context, ids: list[int], key: str) -> tuple[Entry | None, int]:
         """Return the copy that saves most, and how many tokens of the prompt it holds."""
         best, n_best = None, 0
         for entry in self._entries:
-            tokens = entry.state.tokens
-            n = n_shared(tokens, ids)
-            if n < len(tokens) and not can_be_cut(context):
+            n = entry.n_shared(ids)
+            if n < len(entry.tokens) and not can_be_cut(context):
                 continue  # it could not go back to where the two part
             if entry.key == key and n > n_best and entry.state.fingerprint == context._fingerprint:
                 best, n_best = entry, n
@@ -177,26 +192,24 @@ class PromptCache:
         except StateError as error:  # no room for it: it is decoded again
             logger.warning("a saved prompt could not be put back: %s", error)
             return
-        held.tokens[:] = entry.state.tokens.tolist()
+        held.tokens[:] = entry.tokens
         held.edits = context._edits[seq]
         self._entries.remove(entry)
         self._entries.append(entry)
 
     def _keep(self, context: Context, seq: int, tokens: list[int], key: str) -> None:
         """Take a copy, in the place of those that hold no more than it does."""
-        ids = np.asarray(tokens, np.int32)
         cut = can_be_cut(context)
         for entry in self._entries.copy():
-            known = entry.state.tokens
             if entry.key != key or entry.state.fingerprint != context._fingerprint:
                 continue
-            n = n_shared(known, ids)
-            if n == len(ids) and (cut or n == len(known)):
+            n = entry.n_shared(tokens)
+            if n == len(tokens) and (cut or n == len(entry.tokens)):
                 return  # there is one that holds as much
-            if cut and n == len(known):
+            if cut and n == len(entry.tokens):
                 self._entries.remove(entry)
                 self._forget(entry)
-        entry = Entry(key, context.state(seq, tokens=ids))
+        entry = Entry(key, context.state(seq, tokens=tokens))
         if entry.n_bytes > self._max_bytes:
             return
         self._entries.append(entry)
@@ -257,23 +270,6 @@ def can_be_cut(context: Context) -> bool:
     """
     model = context.model
     return not (model.is_recurrent or model.is_hybrid or model.n_swa)
-
-
-def n_shared(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
-    """Return how many tokens two sequences begin with alike.
-
-    Parameters
-    ----------
-    one, other
-        Token ids, shape ``(n,)``.
-
-    Returns
-    -------
-    int
-    """
-    n = min(len(one), len(other))
-    differ = one[:n] != other[:n]
-    return int(differ.argmax()) if differ.any() else n
 
 
 def digest(data: bytes) -> str:

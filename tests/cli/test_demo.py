@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+import random_model
 
 import pyllama
 from pyllama.cli.__main__ import main
@@ -57,12 +59,45 @@ def test_demo_runs_on_the_model_that_ships(capsys):
     assert text.count("ended by") == 3
 
 
-def test_demo_names_a_missing_file(capsys):
+def test_demo_takes_a_prompt_longer_than_its_usual_context(capsys, tiny_path):
+    """The context grows with what is asked for."""
+    text = run(capsys, "--model", str(tiny_path), "--prompt", "Hello " * 300, "--max-tokens", "2")
+    assert int(re.search(r"prompt (\d+) tokens", text)[1]) > 512
+
+
+def test_demo_reads_a_prompt_in_a_locale_without_utf_8(tiny_path):
+    """The bytes are taken as UTF-8; what the terminal cannot show is a question mark."""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "pyllama", "demo", "--model", str(tiny_path)]
+    command += ["--max-tokens", "1", "--prompt", "Zürich".encode()]
+    done = subprocess.run(
+        command, capture_output=True, check=True, env={**os.environ, **ascii_only}
+    )
+    assert b"> Z?rich\n" in done.stdout
+
+
+def test_demo_refuses_a_prompt_that_is_no_text(capsys):
+    """Bytes that are no UTF-8 are a wrong argument."""
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--prompt", "\udcff"])
+    assert ended.value.code == 2
+    assert "--prompt: it must be UTF-8" in capsys.readouterr().err
+
+
+def test_demo_refuses_an_encoder_decoder(capsys, tmp_path):
+    """It does not go on with a text."""
+    path = random_model.write_t5(tmp_path / "t5.gguf")
+    assert main(["demo", "--model", str(path)]) == 1
+    assert "needs one for its encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "shown"), [("absent.gguf", "absent.gguf"), ("", "''")])
+def test_demo_names_a_missing_file(capsys, name, shown):
     """An error is one sentence on stderr, and the status is 1."""
-    assert main(["demo", "--model", "absent.gguf"]) == 1
-    shown = capsys.readouterr()
-    assert shown.err == "pyllama: absent.gguf: No such file or directory\n"
-    assert shown.out == ""
+    assert main(["demo", "--model", name]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"pyllama: {shown}: No such file or directory\n"
+    assert printed.out == ""
 
 
 @pytest.mark.parametrize("option", ["--threads", "--max-tokens"])

@@ -80,3 +80,10 @@ def test_reader_may_leave():
     done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_output_may_be_closed():
+    """Then nothing is shown, and that is no error either."""
+    command = f"{sys.executable} -m pyllama info >&-"
+    done = subprocess.run(["sh", "-c", command], check=False, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")

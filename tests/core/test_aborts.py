@@ -9,12 +9,12 @@ that is not there.
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 
 import numpy as np
 import pytest
 import random_model
 from decoding import PROMPT, SMALL, prefill
+from repeating import LEAK, repeat
 
 import pyllama
 from pyllama import _libllama
@@ -23,30 +23,11 @@ from pyllama.core.params import MODEL_CHECKS
 from pyllama.core.sampler import Sampler
 from pyllama.errors import LibraryAbortError, LoadError, StateError
 
-TIMES = 200
-LEAK = 4 << 20  # bytes that this many failures may leave behind: what the allocator keeps
-
 
 def address(name: str):
     """Return where a function of libllama lies, not that of the guarded call to it."""
     function = getattr(ctypes.CDLL(_libllama.__file__), name)
     return ffi.cast("void *", ctypes.cast(function, ctypes.c_void_p).value)
-
-
-def resident() -> int:
-    """Return the memory of this process, in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
-
-
-def repeat(action):
-    """Do it many times, and return how much the process has grown since the first tenth."""
-    for _ in range(TIMES // 10):
-        action()
-    before = resident()
-    for _ in range(TIMES):
-        action()
-    return resident() - before
 
 
 def broken_context(model):

@@ -88,6 +88,15 @@ def test_build_info_agrees_with_the_devices():
     assert info.supports_rpc == ("RPC" in info.backends)
 
 
+def test_build_info_tells_how_many_there_can_be(model, tiny_path):
+    """One sequence or one device more is refused."""
+    info = pyllama.build_info()
+    with pytest.raises(ValueError, match=f"from 1 to {info.max_parallel_sequences}"):
+        model.context(n_seq_max=info.max_parallel_sequences + 1)
+    with pytest.raises(ValueError, match=f"up to {info.max_devices} numbers"):
+        pyllama.Model(tiny_path, tensor_split=[1.0] * (info.max_devices + 1))
+
+
 def test_system_info_has_the_features_of_each_backend():
     """Features are text under the name of the backend that uses them."""
     features = pyllama.system_info()["CPU"]
@@ -178,7 +187,7 @@ def test_gpu_layers_without_a_gpu_warn():
 def test_idle_gpu_backend_points_to_the_driver(monkeypatch):
     """Where the backend is there and finds nothing, building again would not help."""
     monkeypatch.setattr(backend, "library_names", lambda: ("cpu-haswell", "cuda", "rpc"))
-    message = backend._no_gpu(99)
+    message = backend._why_no_gpu()
     assert "has the backend cuda, but it finds no GPU" in message
     assert "driver" in message
     assert "pip install" not in message

@@ -1,10 +1,9 @@
-"""Samplers inside the graph: that they choose as they do outside, and what is refused."""
+"""Samplers inside the graph: that they choose as they do outside."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import random_model
 
 import pyllama
 from pyllama import Batch, Context, Model, SamplerChain, samplers
@@ -14,7 +13,6 @@ from pyllama.errors import (
     InvalidBatchError,
     SamplingError,
     StateError,
-    UnsupportedError,
 )
 
 PROMPT = [1, 5, 9, 13]
@@ -312,71 +310,6 @@ def test_what_a_python_sampler_raises_is_raised_by_sample(pair):
     assert inside.sample() == inside.sampled_candidates()["logit"].argmax()
 
 
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda m: samplers.greedy(), TypeError, "a SamplerChain is attached"),
-        (lambda m: None, TypeError, "a SamplerChain is attached"),
-        (lambda m: SamplerChain(), ValueError, "empty chain"),
-        (lambda m: SamplerChain([SamplerChain([samplers.greedy()])]), UnsupportedError, "flat"),
-        (lambda m: [samplers.top_k(5), samplers.greedy()], UnsupportedError, "row for the token"),
-        (lambda m: [samplers.temp(0), samplers.greedy()], UnsupportedError, "row for the token"),
-        (lambda m: [samplers.top_k(m.n_vocab + 1)], UnsupportedError, "k is more than"),
-        (lambda m: [samplers.top_k(5), samplers.top_k(6)], UnsupportedError, "than the 5"),
-        (lambda m: [samplers.top_p(0.9, min_keep=2)], UnsupportedError, "no min_keep"),
-        (lambda m: [samplers.min_p(1.0)], UnsupportedError, "no token at p=1"),
-        (
-            lambda m: [samplers.top_k(5), samplers.logit_bias(m.n_vocab, {1: 1.0})],
-            UnsupportedError,
-            "wrong rows",
-        ),
-        (
-            lambda m: [samplers.top_k(1), samplers.temp_ext(1, delta=0.5, exponent=1)],
-            UnsupportedError,
-            "entropy",
-        ),
-        (lambda m: [samplers.dist(1), samplers.top_k(5)], UnsupportedError, "must be the last"),
-        (lambda m: [samplers.logit_bias(9, {1: 1.0})], ValueError, "is for 9 tokens"),
-    ],
-)
-def test_what_goes_wrong_in_the_graph_is_refused(make, error, message, pair, model):
-    """libllama would end the process, or choose other tokens, without a word."""
-    inside, _ = pair
-    made = make(model)
-    chain = SamplerChain(made) if isinstance(made, list) else made
-    with pytest.raises(error, match=message):
-        inside.attach_sampler(chain)
-    inside.decode(Batch(PROMPT))
-    assert np.isfinite(inside.logits()).all()
-
-
-def test_a_chain_of_another_model_is_refused(pair, tiny_path):
-    """It dies with that model."""
-    with Model(tiny_path) as other:
-        chain = SamplerChain([samplers.grammar(other.vocab, 'root ::= "a"'), samplers.greedy()])
-        with pytest.raises(ValueError, match="another model"):
-            pair[0].attach_sampler(chain)
-
-
-def test_sequences_out_of_range_are_refused(pair):
-    """libllama stores them and says nothing."""
-    inside, _ = pair
-    chain = SamplerChain([samplers.greedy()])
-    for wrong in (-7, 4, 2**31):
-        for use in (
-            lambda seq=wrong: inside.attach_sampler(chain, seq=seq),
-            lambda seq=wrong: inside.detach_sampler(seq),
-            lambda seq=wrong: inside.accept(1, seq=seq),
-        ):
-            with pytest.raises(ValueError, match="seq"):
-                use()
-    with pytest.raises(StateError, match="sequence 1 has no chain"):
-        inside.detach_sampler(1)
-    inside.attach_sampler(chain, seq=1)
-    with pytest.raises(StateError, match="sequence 1 has a chain"):
-        inside.attach_sampler(chain, seq=1)
-
-
 def test_rows_that_are_not_there(pair):
     """Before a decode, and beyond what it made."""
     inside, _ = pair
@@ -405,18 +338,6 @@ def test_a_context_and_its_model_close_in_any_order(tiny_path):
         with pytest.raises(ClosedError):
             context.sample()
         model.close()
-
-
-def test_a_model_that_makes_no_text_is_refused(tmp_path):
-    """It has no logits to sample from."""
-    path = random_model.write_bert(tmp_path / "bert.gguf")
-    chain = SamplerChain([samplers.greedy()])
-    with (
-        Model(path) as model,
-        model.context(n_ctx=128) as context,
-        pytest.raises(UnsupportedError, match="models that generate"),
-    ):
-        context.attach_sampler(chain)
 
 
 @pytest.mark.parametrize("embeddings", [False, True])

@@ -254,6 +254,30 @@ def test_of_two_threads_that_close_one_frees(make, freed):
     assert freed == [str(n) for n in range(200)]
 
 
+def test_a_parent_waits_for_a_child_that_another_thread_frees(freed):
+    """C reads the parent until the child is gone."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def free(name: str) -> None:
+        begun.set()
+        may_end.wait(10)
+        freed.append(name)
+
+    parent = Handle("parent", freed.append)
+    children = [Handle("child", free, parent)]
+    dropping = threading.Thread(target=children.clear)
+    closing = threading.Thread(target=parent.close)
+    dropping.start()
+    assert begun.wait(10)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    may_end.set()
+    dropping.join()
+    closing.join()
+    assert freed == ["child", "parent"]
+
+
 def test_lent_memory_keeps_an_object_and_its_parents_open(make, freed):
     """The message counts the views."""
     parent = make("parent")

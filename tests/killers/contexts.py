@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 
+import random_model
+
 from killers.table import Table
 from killers.world import World, compute, raised_by
-from pyllama import Batch, Context, GGMLType
+from pyllama import Batch, Context, GGMLType, Model
 from pyllama.core.params import CACHE_TYPES
 from pyllama.errors import (
     AbortedError,
@@ -126,6 +129,28 @@ for kind, cache in (("tiny", "f16"), ("tiny", "f32"), ("head_64", "q8_0"), ("hea
         None,
         lambda w, kind=kind, cache=cache: shift_then_decode(w.context(kind, type_k=cache)),
     )
+
+
+@case("C6", "shifting q8_0 keys that are not rotated", UnsupportedError)
+def _(w: World) -> None:
+    os.environ["LLAMA_ATTN_ROT_DISABLE"] = "1"  # llama-kv-cache.cpp reads it for each context
+    try:
+        context = w.context("head_64", type_k="q8_0")
+    finally:
+        del os.environ["LLAMA_ATTN_ROT_DISABLE"]
+    shift_then_decode(context)
+
+
+@case("C6", "shifting keys of a model without RoPE", UnsupportedError)
+def _(w: World) -> None:
+    scales = ("logit_scale", "residual_scale", "embedding_scale", "attention.scale")
+    metadata = {f"granite.{name}": 1.0 for name in scales} | {
+        "granite.rope.scaling.finetuned": False
+    }
+    path = random_model.write_llama(w.file(b""), arch="granite", metadata=metadata)
+    with Model(path) as model, model.context(n_ctx=256, n_threads=1, n_threads_batch=1) as context:
+        shift_then_decode(context)
+
 
 for name in ("flash_attn_type", "pooling_type", "ctx_type", "rope_scaling_type", "attention_type"):
     for value in (99, -7, "bogus"):

@@ -18,6 +18,9 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "tiny": random_model.write_llama,
     "bpe": lambda path: random_model.write_llama(path, vocab="bpe"),
     "no_vocab": lambda path: random_model.write_llama(path, vocab="none"),
+    "long_word": lambda path: random_model.write_llama(
+        path, vocab_options={"special": ["a" * 40 + "!"]}
+    ),
     "head_32": lambda path: random_model.write_llama(path, n_embd=64, n_head=2),
     "head_64": lambda path: random_model.write_llama(path, n_embd=128, n_head=2),
     "slow": lambda path: random_model.write_llama(path, n_embd=256, n_layer=4, n_ff=1024),

@@ -55,6 +55,19 @@ def test_adapters_are_swapped_with_each_call(files):
                 assert done.usage.cached_tokens == len(PROMPT) - 1
 
 
+def test_a_vector_that_was_written_into_is_another(files):
+    """What counts is what it holds at the call."""
+    vector = np.zeros((1, 64), np.float32)
+    other = np.random.default_rng(0).normal(size=(1, 64)).astype(np.float32) * 9
+    options = {"max_tokens": 8, "temperature": 0, "ignore_eog": True}
+    with LLM(files[0], n_ctx=512, n_threads=1) as llm:
+        before = llm.complete(PROMPT, control_vector=vector, **options).tokens
+        vector[:] = other
+        after = llm.complete(PROMPT, control_vector=vector, **options).tokens
+    assert before == text_of(files)
+    assert after == text_of(files, control_vector=other) != before
+
+
 def test_several_prompts_stay_in_the_cache(files):
     """Three in turn are each computed once."""
     prompts = [[int(t) for t in np.random.default_rng(s).integers(3, 500, 200)] for s in range(3)]

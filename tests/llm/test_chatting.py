@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from text.chat_facts import template_text
 
 import pyllama
 from pyllama.errors import BusyError, StateError, TemplateError, UnsupportedError
@@ -152,6 +153,15 @@ def test_the_answer_follows_a_schema(llm, schema, check):
         assert check(done.text)
         reply = llm.chat(ASK, schema=schema, seed=seed, max_tokens=200)
         assert check(reply.text)
+
+
+@pytest.mark.parametrize("name", ["MiniMax-M2", "StepFun3.5-Flash", "HuggingFaceTB-SmolLM3-3B"])
+@pytest.mark.parametrize("options", [{"schema": ["yes", "no"]}, {"grammar": 'root ::= "yes"'}])
+def test_what_a_grammar_holds_is_the_answer(llm, name, options):
+    """Also where the template begins a thought that nothing can end."""
+    reply = llm.chat(ASK, chat_template=template_text(name), seed=1, **options)
+    assert reply.text in ("yes", "no")
+    assert reply.reasoning_content == ""
 
 
 def test_a_grammar_and_tools_do_not_go_together(llm):

@@ -121,6 +121,46 @@ def test_bias_and_processor_both_count(llm):
     assert llm.complete(PROMPT, max_tokens=1, temperature=0, **options).tokens == (liked,)
 
 
+def test_the_prompt_counts_as_text_that_is_repeated(llm):
+    """For both penalties, also where it comes from the cache, and not beyond their reach."""
+    prompt = "The capital of France is Paris. The capital of France is"
+    options = {"max_tokens": 1, "temperature": 0, "ignore_eog": True}
+    [free] = llm.complete(prompt, **options).tokens
+    for penalty in ({"penalty_repeat": 5.0}, {"dry_multiplier": 9.0}):
+        cold = LLM(pyllama.demo_model(), n_ctx=512, n_threads=1)
+        with cold:
+            expected = cold.complete(prompt, **options, **penalty).tokens
+        warm = llm.complete(prompt, **options, **penalty)
+        assert warm.usage.cached_tokens > 0
+        assert warm.tokens == expected != (free,)
+    near = {"penalty_repeat": 5.0, "penalty_last_n": 2, "dry_multiplier": 0}
+    assert llm.complete(prompt, **options, **near).tokens == (free,)
+
+
+def test_a_processor_sees_all_tokens(llm):
+    """The prompt, also where it comes from the cache, and what was generated."""
+    seen = []
+
+    def spy(ids, scores):
+        seen.append(ids.tolist())
+        return scores
+
+    for _ in range(2):
+        seen.clear()
+        done = llm.complete(PROMPT, max_tokens=3, ignore_eog=True, logits_processor=[spy])
+        ids = llm.tokenize(PROMPT).tolist()
+        assert seen == [[*ids, *done.tokens[:n]] for n in range(3)]
+    assert done.usage.cached_tokens > 0
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_an_id_that_is_no_token_is_refused(llm, token):
+    """At the call, with its place."""
+    with pytest.raises(IndexError, match=r"tokens\[1\]"):
+        llm.complete([5, token], stream=True)
+    assert llm.complete(PROMPT, max_tokens=1).tokens
+
+
 def test_a_callback_stops_by_returning_false(llm):
     """It sees each part; what it has seen is the text."""
     seen = []
@@ -144,6 +184,33 @@ def test_an_exception_of_a_callback_arrives(llm):
     with pytest.raises(LookupError, match="mine"):
         llm.complete(PROMPT, callback=callback)
     assert llm.complete(PROMPT, max_tokens=1).tokens
+
+
+def test_a_stream_left_open_is_closed_with_the_model():
+    """The exception that left it is the one that arrives."""
+    seen = []
+
+    def leave_open():
+        with LLM(pyllama.demo_model(), n_ctx=256, n_threads=1) as llm:
+            parts = llm.complete("Once upon a time", stream=True)
+            seen.extend([llm, parts, next(parts)])
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        leave_open()
+    assert not seen[0].is_loaded
+    assert list(seen[1]) == []
+
+
+def test_a_stream_that_was_refused_has_ended(llm):
+    """Another call makes a new one."""
+    first, second = (llm.complete(PROMPT, max_tokens=2, stream=True) for _ in range(2))
+    next(first)
+    with pytest.raises(BusyError):
+        next(second)
+    first.close()
+    assert list(second) == []
+    assert llm.complete(PROMPT, max_tokens=2).tokens
 
 
 def test_closing_the_stream_ends_the_run(llm):
@@ -221,6 +288,8 @@ def test_a_grammar_that_does_not_parse_is_an_error(llm):
     "options",
     [
         {"max_token": 3},
+        {"model": "other"},
+        {"sampling": pyllama.SamplingParams(), "response_format": {}},
         {"temperature": "warm"},
         {"max_tokens": -1},
         {"stop": "word"},
@@ -242,6 +311,22 @@ def test_wrong_options_are_refused(llm, options):
     with pytest.raises((TypeError, ValueError)):
         llm.complete(PROMPT, **{"stream": True, **options})
     assert llm.complete(PROMPT, max_tokens=1).tokens
+
+
+def test_a_model_closed_by_itself_is_loaded_anew():
+    """It counts as not loaded, and load() brings it back."""
+    with LLM(pyllama.demo_model(), n_ctx=256) as llm:
+        llm.model.close()
+        assert not llm.is_loaded
+        llm.load()
+        assert llm.complete(PROMPT, max_tokens=1).tokens
+
+
+@pytest.mark.parametrize("option", [{"name": 3}, {"load": "no"}])
+def test_what_is_no_name_and_no_flag_is_refused(option):
+    """Before anything is loaded."""
+    with pytest.raises(TypeError, match=next(iter(option))):
+        LLM(pyllama.demo_model(), **option)
 
 
 def test_without_a_model():

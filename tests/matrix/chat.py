@@ -46,6 +46,7 @@ SPECIAL: dict[str, dict[str, Maker]] = {
     "Tool": {"name": lambda w: "add"},
     "Tool.arguments": {"text": lambda w: '{"a": 1}'},
     "Tool.call": {"text": lambda w: '{"a": 1}'},
+    "Tool.check": {"text": lambda w: '{"a": 1}'},
     "Tool.of": {"tool": lambda w: tool()},
     "ToolCall": {
         "id": lambda w: "1",

@@ -11,7 +11,7 @@ from speculating import ONE, PROMPT, drafted, whole
 
 import pyllama
 from pyllama import Batch
-from pyllama.choose import greedy
+from pyllama.core.sampler.candidates import likeliest
 from pyllama.errors import AbortedError, UnsupportedError
 from pyllama.generate import Report
 from pyllama.speculative import DraftModel, MTPDraft, PromptLookup
@@ -148,7 +148,7 @@ def test_a_head_is_fed_as_it_should_be(hybrid):
             for guess_made in guesses:
                 with fresh.observe("h_nextn") as seen:
                     fresh.decode(batch)
-                assert guess_made == greedy(fresh.logits()[-1])
+                assert guess_made == likeliest(fresh.logits()[-1])
                 pos = fresh.memory.pos_max(0) + 1
                 batch = Batch([guess_made], embd=seen[-1][1][-1:], pos=pos)
 

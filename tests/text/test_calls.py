@@ -1,17 +1,20 @@
-"""When the grammar of a call begins: at a call, and not at words about one."""
+"""When the grammar of a call begins: at a call, and not at words about one; and what it misses."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from text.chat_facts import TOOLS, USER, template_text
+from text.chat_facts import TOOLS, USER, lines, template_text
 
 import pyllama
 from pyllama import ChatTemplate
-from pyllama.errors import GrammarError
+from pyllama.errors import GrammarError, TemplateError
 from pyllama.text.constrained import Constraint
+from pyllama.text.messages import ToolCall
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +76,42 @@ def test_candidates_are_ruled_out_only_in_a_call(vocab):
     write(constraint, vocab, "\n</think>\n\n<tool_call>\n")
     constraint.apply(candidates)
     assert not np.isfinite(candidates.data["logit"]).all()
+
+
+CALLS = {  # one of each template
+    fact["template"]: fact
+    for fact in lines("chat_replies.jsonl")
+    if fact.get("calls")
+    and not fact.get("partial")
+    and not {"continued", "schema", "tool_choice"} & fact.keys()
+}
+
+
+@pytest.mark.parametrize("fact", CALLS.values(), ids=CALLS.keys())
+def test_a_call_that_does_not_follow_its_schema_never_passes_for_one(vocab, fact):
+    """The grammar refuses it, or the call says what is wrong: a word is put for each number."""
+    prompt = ChatTemplate(template_text(fact["template"])).render(
+        USER,
+        tools=[TOOLS[name] for name in fact["tools"]],
+        parallel_tool_calls=fact.get("parallel_tool_calls", False),
+        reasoning_format=fact.get("reasoning_format", "none"),
+        enable_thinking=fact.get("enable_thinking", True),
+    )
+    asked = [(name, arguments) for name, arguments, *_ in fact["calls"]]
+    assert [shape(call) for call in prompt.parse(fact["reply"]).tool_calls] == asked
+    for number in re.finditer("[0-9]+", fact["reply"]):
+        reply = fact["reply"][: number.start()] + "seven" + fact["reply"][number.end() :]
+        constraint = prompt.constraint(vocab)
+        try:
+            if constraint is not None:
+                write(constraint, vocab, reply)
+            calls = prompt.parse(reply).tool_calls
+        except (GrammarError, TemplateError):
+            continue
+        assert all(call.problem or shape(call) in asked for call in calls)
+
+
+def shape(call: ToolCall) -> tuple[str, object]:
+    """Return what a call asks for, if nothing is wrong with it."""
+    assert call.problem == ""
+    return call.name, json.loads(call.arguments)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyllama.choose import greedy
+from pyllama.core.sampler.candidates import likeliest as greedy
 from pyllama.text.logprobs import Recorder, likeliest
 
 N = 300

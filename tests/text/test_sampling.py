@@ -170,6 +170,39 @@ def test_bias_rules_out_and_prefers(model):
     assert {sampler.sample(row) for _ in range(20)} == {7}
 
 
+def liked(model, first, second):
+    """Return logits of two tokens, the first a little above the second."""
+    row = np.full(model.n_vocab, -9, np.float32)
+    row[[first, second]] = 1.1, 1.0
+    return row
+
+
+def test_the_tokens_of_a_prompt_are_repeated_too(model):
+    """As far back as the penalties look; here 4 tokens."""
+    row = liked(model, 7, 8)
+    params = SamplingParams(temperature=0, penalty_repeat=2.0, penalty_last_n=4)
+    assert params.sampler(model, [7, 1, 2, 3]).sample(row) == 8
+    assert params.sampler(model, [7, 1, 2, 3, 4]).sample(row) == 7
+    assert params.sampler(model).sample(row) == 7
+
+
+def test_a_phrase_of_the_prompt_is_repeated_too(model):
+    """What would go on with it costs what DRY says, and only as far back as DRY looks."""
+    row = liked(model, 7, 8)
+    prompt = [4, 5, 6, 7, 9, 4, 5, 6]
+    options = {"temperature": 0, "dry_multiplier": 1.0, "dry_sequence_breakers": ()}
+    for n_back, token in ((64, 8), (8, 8), (4, 7)):
+        params = SamplingParams(**options, dry_penalty_last_n=n_back)
+        assert params.sampler(model, prompt).sample(row) == token
+
+
+def test_only_the_end_of_a_long_prompt_is_read(model):
+    """What comes before it is not even looked at."""
+    params = SamplingParams(temperature=0, penalty_repeat=2.0, dry_multiplier=1.0)
+    sampler = params.sampler(model, [*["no token"] * 10**6, *[7] * 64])
+    assert sampler.sample(liked(model, 7, 8)) == 8
+
+
 def test_suppressed_tokens_never_come(tmp_path):
     """The model file rules them out, whatever the caller prefers."""
     path = tmp_path / "suppress.gguf"

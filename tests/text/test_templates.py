@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from text.chat_facts import joined
-from text.replies import CONTENT, REPLIES, THOUGHTS
 
-from pyllama.errors import TemplateError
+from pyllama import Model, Vocab, demo_model
+from pyllama.errors import GrammarError, TemplateError
 from pyllama.text.chat import ChatTemplate
 from pyllama.text.messages import ToolCall
 from pyllama.text.prompt import Prompt
@@ -66,6 +67,26 @@ LEFT_OUT = {
 REFUSED = {"google-gemma-2-2b-it.jinja": "alternate user/assistant"}
 PARTS = {"SYSTEM_TEXT", "USER_TEXT", "CITY_TEXT", "RESULT_TEXT", "get_weather"}
 
+# Templates without calls, or with such as llama.cpp does not understand.
+NO_CALLS = {
+    "HuggingFaceTB-SmolLM3-3B.jinja",
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B.jinja",
+    "google-gemma-2-2b-it.jinja",
+    "ibm-granite-granite-3.3-2B-Instruct.jinja",
+    "llama-cpp-rwkv-world.jinja",
+    "microsoft-Phi-3.5-mini-instruct.jinja",
+}
+# Templates whose format, as llama.cpp has it, knows of no schema.
+NO_SCHEMA = {
+    "GigaChat3-10B-A1.8B.jinja",
+    "Kimi-K2-Instruct.jinja",
+    "Kimi-K2-Thinking.jinja",
+    "Kimi-K3.jinja",
+    "inclusionai-ling-3.0-flash.jinja",
+    "meetkai-functionary-medium-v3.2.jinja",
+    "moonshotai-Kimi-K2.jinja",
+}
+
 TAG = re.compile(r"(?:<[^<>]*>|\[[^\[\]]*\])\s*$")
 
 
@@ -84,6 +105,13 @@ def test_a_conversation_with_tools_renders(name):
         return
     text = template.render(CONVERSATION, tools=[TOOL]).text
     assert {part for part in PARTS if part not in text} == LEFT_OUT.get(name, set())
+
+
+@pytest.fixture(scope="module")
+def vocab() -> Iterator[Vocab]:
+    """Open a vocabulary that can spell every reply."""
+    with Model(demo_model(), vocab_only=True) as model:
+        yield model.vocab
 
 
 def call_in(prompt: Prompt, text: str) -> ToolCall | None:
@@ -140,34 +168,41 @@ def test_a_call_comes_back_as_it_was_written(name):
         assert joined([*deltas, stream.finish()]) == stream.message()
 
 
-COUNT = {
-    "name": "count",
-    "parameters": {
-        "type": "object",
-        "properties": {"to": {"type": "integer"}},
-        "required": ["to"],
-    },
-}
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_required_call_is_not_left_out(vocab, name):
+    """No reply ends before it: neither at once nor after a word, and at no string of the template.
+
+    Where llama.cpp knows no form for calls, none can be required.
+    """
+    template, options = chat_template(name), {"tools": [TOOL], "tool_choice": "required"}
+    if name in NO_CALLS:
+        with pytest.raises(TemplateError, match="none can be required"):
+            template.render(CONVERSATION[1:2], **options)
+        return
+    prompt = template.render(CONVERSATION[1:2], **options)
+    assert prompt.stop == ()
+    for begun in ("", "Hello"):
+        constraint = prompt.constraint(vocab)
+        assert constraint is not None
+        try:
+            for token in vocab.tokenize(begun, add_special=False).tolist():
+                constraint.accept(token)
+        except GrammarError:
+            continue
+        with pytest.raises(GrammarError):
+            constraint.accept(vocab.eos)
 
 
-@pytest.mark.parametrize(
-    ("name", "reasoning_format", "thinks", "parts", "reply"),
-    REPLIES,
-    ids=[f"{row[0]}-{row[3]}" for row in REPLIES],
-)
-def test_a_reply_is_parsed_as_llama_cpp_expects(name, reasoning_format, thinks, parts, reply):
-    """Content, reasoning and call, in one piece and in many."""
-    prompt = chat_template(f"{name}.jinja").render(
-        [{"role": "user", "content": "Hi there."}],
-        tools=[COUNT] if "call" in parts else None,
-        reasoning_format=reasoning_format,
-        enable_thinking=thinks,
-    )
-    message = prompt.parse(reply)
-    assert message.content == (CONTENT if "content" in parts else "")
-    assert message.reasoning_content == (THOUGHTS if "thoughts" in parts else "")
-    calls = [(call.name, json.loads(call.arguments)) for call in message.tool_calls]
-    assert calls == ([("count", {"to": 7})] if "call" in parts else [])
-    stream = prompt.stream()
-    deltas = [stream.push(letter) for letter in reply]
-    assert joined([*deltas, stream.finish()]) == stream.message()
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_schema_is_followed_with_every_template(vocab, name):
+    """Also with those whose format has no place for one: then the whole reply is content."""
+    schema = {"type": "object", "properties": {"to": {"type": "integer"}}, "required": ["to"]}
+    prompt = chat_template(name).render(CONVERSATION[1:2], json_schema=schema)
+    constraint = prompt.constraint(vocab)
+    assert constraint is not None
+    with pytest.raises(GrammarError):
+        constraint.accept(vocab.eos)
+    assert '\\"to\\"' in prompt.grammar
+    if prompt.details["grammar_given"]:
+        assert name in NO_SCHEMA
+        assert prompt.parse('{"to": 7}').content == '{"to": 7}'

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import typing
 from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
 import pydantic
 import pytest
+from typing_extensions import NotRequired
 
 from pyllama.text.hints import schema_of, value_of
 from pyllama.text.tools import Tool
@@ -129,10 +131,15 @@ def odd(a: set[int]) -> None:
     """Take what JSON has not."""
 
 
+def undefined(a: Missing) -> None:  # noqa: F821
+    """Name a type that there is not."""
+
+
 BAD_TOOLS: dict[str, tuple[type[Exception], Any]] = {
     "type hint": (TypeError, no_hint),
     "cannot be given by name": (TypeError, many),
     "no JSON schema": (TypeError, odd),
+    "'Missing' is not defined": (TypeError, undefined),
     "a tool is a function": (TypeError, 3),
     "letters, digits": (ValueError, {"name": "a b", "parameters": {}}),
     "unknown keys": (ValueError, {"name": "a", "colour": 1}),
@@ -161,6 +168,13 @@ class Movie(TypedDict, total=False):
     title: str
 
 
+class Film(TypedDict):
+    """A typed dict with a key that may be left out."""
+
+    title: str
+    year: NotRequired[int]
+
+
 class Book(pydantic.BaseModel):
     """A pydantic model."""
 
@@ -183,6 +197,10 @@ HINTS: dict[Any, tuple[Any, Any]] = {
     Unit: ("celsius", Unit.C),
     Place: ({"name": "a", "height": 1}, Place("a", 1.0)),
     Movie: ({"title": "a"}, {"title": "a"}),
+    Film: ({"title": "a"}, {"title": "a"}),
+    typing.List: ([1, "a"], [1, "a"]),  # noqa: UP006
+    typing.Dict: ({"a": 1}, {"a": 1}),  # noqa: UP006
+    typing.Tuple: ([1, "a"], (1, "a")),  # noqa: UP006
     Book: ({"pages": 3}, Book(pages=3)),
 }
 
@@ -200,6 +218,7 @@ def test_a_type_has_a_schema_and_makes_objects(hint):
     ("hint", "value"),
     [(int, True), (int, "1"), (str, 1), (list[int], ["a"]), (tuple[int, str], [1]),
      (Literal[1], True), (Unit, "kelvin"), (Place, {"name": "a", "x": 1}), (Place, {}),
+     (Film, {"year": 1}), (Film, {"title": "a", "year": "b"}), (typing.List, {}),  # noqa: UP006
      (Book, {"pages": 0}), (int | None, "a"), (dict[str, int], [1])],
 )  # fmt: skip
 def test_another_value_is_refused(hint, value):

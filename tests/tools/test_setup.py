@@ -223,3 +223,13 @@ def test_make_help_lists_every_command():
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
     assert re.findall(r"^  make (\S+)", listed, re.MULTILINE) == phony[1].split()
+
+
+def test_help_sets_nothing_up(setup, project, monkeypatch, capsys):
+    """It only says what would be done."""
+    monkeypatch.setattr(setup, "ROOT", project)
+    monkeypatch.setattr(sys, "argv", ["setup.py", "--help"])
+    before = sorted(project.rglob("*"))
+    assert setup.main() == 0
+    assert "make demo" in capsys.readouterr().out
+    assert sorted(project.rglob("*")) == before

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WIDTH = 100
 GIB = 2**30
+CALLED = {"metal": "mtl", "hip": "rocm", "hexagon": "htp"}  # what backends call themselves
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -40,7 +41,7 @@ def run(_options: argparse.Namespace) -> None:
     """
     build, devices = pyllama.build_info(), pyllama.devices()
     print(*_versions(build), *_abilities(build), sep="\n")
-    print("\ndevices", *_devices(devices), sep="\n")
+    print("\ndevices", *_devices(devices, build.libraries), sep="\n")
     for backend, features in pyllama.system_info().items():
         print(f"\nwhat {backend} uses", *_features(features), sep="\n")
     print("\nmodels that ship", *_models(), sep="\n")
@@ -57,7 +58,8 @@ def _abilities(build: pyllama.BuildInfo) -> Iterator[str]:
     loaded = "loaded at run time" if build.loads_backends else "linked"
     yield f"backends   {', '.join(build.backends)} ({loaded})"
     started = " ".join(build.backends).lower()
-    idle = [name for name in build.libraries if name.partition("-")[0] not in started]
+    libraries = {name: name.partition("-")[0] for name in build.libraries}
+    idle = [name for name, kind in libraries.items() if CALLED.get(kind, kind) not in started]
     if idle:
         yield f"           installed, but not started on this machine: {', '.join(idle)}"
     abilities = {
@@ -75,14 +77,17 @@ def _abilities(build: pyllama.BuildInfo) -> Iterator[str]:
     )
 
 
-def _devices(devices: tuple[pyllama.Device, ...]) -> Iterator[str]:
+def _devices(devices: tuple[pyllama.Device, ...], libraries: tuple[str, ...]) -> Iterator[str]:
     for device in devices:
         memory = f"{device.memory_free / GIB:.1f} of {device.memory_total / GIB:.1f} GiB free"
         if device.backend == "CPU":  # libllama counts all of it as free
             memory = f"{device.memory_total / GIB:.1f} GiB"
         yield f"  {device.index}  {device.name:<9} {device.description}, {memory}"
     if not any(device.is_gpu for device in devices):
-        yield '  no GPU; for one, build with CMAKE_ARGS="-DGGML_CUDA=on" pip install .'
+        if all(name.startswith("cpu") for name in libraries):
+            yield '  no GPU; for one, build with CMAKE_ARGS="-DGGML_CUDA=on" pip install .'
+        else:
+            yield "  no GPU found: look at its driver"
 
 
 def _features(features: dict[str, str]) -> list[str]:

@@ -12,13 +12,13 @@ from pyllama.core import log
 from pyllama.core.adapter import Adapter
 from pyllama.core.library import ffi, lib
 from pyllama.core.outputs import Outputs
-from pyllama.core.params import FLOAT32_MAX, real, whole
+from pyllama.core.params import real, whole
 from pyllama.errors import AdapterError, UnsupportedError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-_scale = real(-FLOAT32_MAX)
+_scale = real()
 
 
 class Adapted(Outputs):
@@ -63,7 +63,7 @@ class Adapted(Outputs):
         Calls: llama_set_adapters_lora, llama_synchronize
         """
         if not isinstance(adapters, Mapping):
-            message = f"adapters must be a mapping of Adapter to scale, not {adapters!r}"
+            message = f"adapters must be a mapping of Adapter to scale, not {adapters!r:.80}"
             raise TypeError(message)
         wanted = {each: self._check_adapter(each, scale) for each, scale in adapters.items()}
         with ExitStack() as stack:
@@ -74,7 +74,7 @@ class Adapted(Outputs):
 
     def _check_adapter(self, adapter: Adapter, scale: float) -> float:
         if not isinstance(adapter, Adapter):
-            message = f"an Adapter is needed, not {adapter!r}"
+            message = f"an Adapter is needed, not {adapter!r:.80}"
             raise TypeError(message)
         if adapter.model is not self.model:  # else the next decode ends the process: ggml.c:3354
             message = f"{adapter!r} was loaded for another Model object than this context's"
@@ -104,8 +104,12 @@ class Adapted(Outputs):
     def _computes_otherwise(self) -> None:
         """Withdraw the last logits, and tell whoever remembers the memory not to rely on it."""
         self._n_outputs = 0
-        for seq in range(len(self._edits)):
-            self._edits[seq] += 1
+        self._edited()
+
+    def _edited(self, seq: int | None = None) -> None:
+        """Note that the memory of *seq*, or of every sequence, is not what it was."""
+        for each in range(len(self._edits)) if seq is None else (seq,):
+            self._edits[each] += 1
 
     def set_control_vector(
         self, vector: ArrayLike | None, *, layers: tuple[int, int] | None = None
@@ -189,7 +193,7 @@ def _layer_range(layers: tuple[int, int] | None, n_layer: int) -> tuple[int, int
     if layers is None:
         return 1, n_layer
     if not isinstance(layers, tuple) or len(layers) != 2:
-        message = f"layers must be a pair (start, end), not {layers!r}"
+        message = f"layers must be a pair (start, end), not {layers!r:.80}"
         raise TypeError(message)
     start = int(whole(1, n_layer - 1)("layers[0]", layers[0]))
     return start, int(whole(start + 1, n_layer)("layers[1]", layers[1]))

@@ -64,7 +64,7 @@ class Adapter(Handle):
 
     def __init__(self, model: Model, path: str | os.PathLike[str]) -> None:
         if not isinstance(model, Handle) or not hasattr(model, "_require_weights"):
-            message = f"an Adapter is loaded for a Model, not for {model!r}"
+            message = f"an Adapter is loaded for a Model, not for {model!r:.80}"
             raise TypeError(message)
         path = os.fspath(path)
         model._require_weights()

@@ -96,7 +96,7 @@ def _load_backends() -> None:
     """Load the backends that lie beside the extension, where they are not linked into it.
 
     llama_backend_init() would do that too, but it looks beside the executable and in the working
-    directory (ggml/src/ggml-backend-reg.cpp:490), and take a stranger's library from there.
+    directory (ggml/src/ggml-backend-reg.cpp:490), and would take a stranger's library from there.
     """
     if not lib.pyllama_backend_dl():
         return
@@ -204,7 +204,8 @@ def numa(strategy: NumaStrategy | str) -> None:
             message = f"numa() was called before, with {before!r}; it can be called once"
             raise StateError(message, expected="not chosen", actual=before)
         if lib.ggml_backend_dev_by_type(DeviceType.CPU) == ffi.NULL:  # src/llama.cpp:140
-            message = f"numa() places the CPU backend's threads; here is only {backend_names()}"
+            names = ", ".join(backend_names())
+            message = f"numa() places the CPU backend's threads, and only {names} started here"
             raise UnsupportedError(message)
         lib.llama_numa_init(chosen)
         _state.numa = chosen
@@ -253,16 +254,16 @@ def require_gpu(n_gpu_layers: int | None, main_gpu: int = 0) -> None:
         message = f"main_gpu={main_gpu}, but libllama finds {n_gpus} GPUs; see pyllama.devices()"
         raise ValueError(message)
     if n_gpu_layers and not n_gpus:
-        warnings.warn(_no_gpu(n_gpu_layers), RuntimeWarning, stacklevel=3)
+        message = f"n_gpu_layers={n_gpu_layers} has no effect: {_why_no_gpu()}"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
-def _no_gpu(n_gpu_layers: int) -> str:
+def _why_no_gpu() -> str:
     """Say in one sentence why no layer goes to a GPU, and what to do."""
     others = [name for name in library_names() if name.partition("-")[0] not in NO_GPU]
-    asked = f"n_gpu_layers={n_gpu_layers} has no effect"
     if others:
         return (
-            f"{asked}: this build has the backend {', '.join(others)}, but it finds no GPU; look "
-            "at the driver, and at CUDA_VISIBLE_DEVICES or GGML_VK_VISIBLE_DEVICES"
+            f"this build has the backend {', '.join(others)}, but it finds no GPU; look at the "
+            "driver, and at CUDA_VISIBLE_DEVICES or GGML_VK_VISIBLE_DEVICES"
         )
-    return f"{asked}: this build has no GPU backend; to get one, {GPU_BUILD}"
+    return f"this build has no GPU backend; to get one, {GPU_BUILD}"

@@ -42,7 +42,7 @@ def check_chain(chain: SamplerChain, model: Model) -> None:
         If libllama would end the process for it, or choose other tokens than the chain itself.
     """
     if not isinstance(chain, SamplerChain):  # llama-context.cpp:1306 reads any other as one
-        message = f"a SamplerChain is attached, not {chain!r}: SamplerChain([...])"
+        message = f"a SamplerChain is attached, not {chain!r:.80}: SamplerChain([...])"
         raise TypeError(message)
     if not len(chain):
         message = "an empty chain does nothing: add a sampler first"

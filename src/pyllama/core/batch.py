@@ -174,7 +174,7 @@ def int32(name: str, values: ArrayLike, n_dims: int) -> NDArray[np.int32]:
     if array.size == 0:
         array = array.astype(np.int32)
     if array.dtype.kind not in "iu":
-        message = f"{name} must be whole numbers, not {array.dtype}"
+        message = f"{name} must be whole numbers, not {values!r:.60}"
         raise TypeError(message)
     if array.ndim != n_dims:
         message = f"{name} must have {n_dims} dimension(s), not the shape {array.shape}"
@@ -232,7 +232,7 @@ def _sequences(seq_id: Any, n_tokens: int) -> tuple[NDArray[np.int32], NDArray[n
 def _flags(output: str | ArrayLike, n_tokens: int) -> NDArray[np.bool_]:
     if isinstance(output, str):
         if output not in OUTPUTS:
-            message = f"output={output!r} is not one of: {', '.join(OUTPUTS)}"
+            message = f"output={output!r:.80} is not one of: {', '.join(OUTPUTS)}"
             raise ValueError(message)
         flags = np.full(n_tokens, output == "all")
         if output == "last":

@@ -78,7 +78,7 @@ def render(request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     TimeoutError
         If it took too long.
     """
-    return dict(sandbox.ask("render", request, timeout, TemplateError).result)
+    return _asked("render", request, timeout)
 
 
 def caps(request: Mapping[str, Any], timeout: float) -> dict[str, bool]:
@@ -100,7 +100,17 @@ def caps(request: Mapping[str, Any], timeout: float) -> dict[str, bool]:
     TemplateError, TimeoutError
         As for `render`.
     """
-    return dict(sandbox.ask("caps", request, timeout, TemplateError).result)
+    return _asked("caps", request, timeout)
+
+
+def _asked(operation: str, request: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+    try:
+        return dict(sandbox.ask(operation, request, timeout, TemplateError).result)
+    except TemplateError as error:
+        # Its words are lost where it is thrown on by value (common/chat.cpp:845).
+        if str(error) == "std::exception":
+            raise TemplateError("the template cannot be parsed: it is no Jinja") from None
+        raise
 
 
 def schema_to_grammar(schema: Any, timeout: float) -> str:

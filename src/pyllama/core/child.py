@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from pyllama.errors import UnsupportedError
 
@@ -39,3 +40,11 @@ def command(function: str, *arguments: str) -> list[str]:
         raise UnsupportedError(message)
     path = "\n".join(os.path.abspath(each) for each in sys.path)  # noqa: PTH100
     return [sys.executable, "-I", "-c", _CODE, path, function, *arguments]
+
+
+def leave_no_core() -> None:
+    """Keep the death of this process, if it comes, from leaving a file as large as the model."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource  # noqa: PLC0415 - not on every system
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -19,7 +19,7 @@ from pyllama.core.fingerprint import fingerprint
 from pyllama.core.handle import Handle
 from pyllama.core.hooks import Hooked, Trampoline
 from pyllama.core.library import ffi, lib
-from pyllama.core.limits import batch_limits, check_together, moves_keys
+from pyllama.core.limits import batch_limits, check_together, moves_keys, whole_sequences
 from pyllama.core.memory import Memory
 from pyllama.core.params import ContextOptions, context_params, flag
 from pyllama.errors import (
@@ -52,9 +52,6 @@ EXACT: ContextOptions = {
     "n_ubatch": 512,
 }
 
-# Hybrid models whose multi-token-prediction head has a plain memory (llama-model.cpp:2661).
-DENSE_HEADS = frozenset(["bailingmoe3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"])
-
 
 class Context(BackendSampling, Hooked):
     """Make a context from a model; `Model.context` is the short way.
@@ -68,7 +65,7 @@ class Context(BackendSampling, Hooked):
         micro-batch. None of these options may then be given.
     hooks
         Keep the door open for `hooks` and `observe`, which libllama must know of from the start.
-        Without it a device may compute whole graphs at once.
+        Without it several GPUs work at the same time: else libllama waits after each part.
     **options
         See `ContextOptions`.
 
@@ -119,43 +116,41 @@ class Context(BackendSampling, Hooked):
 
         backend.begin_computing()
         since = log.mark()
-        # Until the model knows its child: close() comes after.
+        # Until the model knows its child and all is read: close() comes after.
         with model._call as model_pointer, model._building:
             pointer = lib.llama_init_from_model(model_pointer, params)
             if pointer == ffi.NULL:
                 message = "libllama could not create this context"
                 raise LoadError(message, log.complaints(since))
             super().__init__(pointer, lib.llama_free, model)
-        self._stop = stop
-        self._trampoline = trampoline
-        self._pools: tuple[ThreadPool, ...] = ()
-        self._past_pools: list[Any] = []
-        self.model = model
-        self._limits = batch_limits(model, pointer, params)
-        self._report = ffi.new("pyllama_batch_report *")
-        self._has_memory = lib.llama_get_memory(pointer) != ffi.NULL
-        self._has_encoder = model.has_encoder
-        self._is_mtp = params.ctx_type == ContextType.MTP
-        self._whole_sequences = (model.is_recurrent or model.is_hybrid) and not (
-            self._is_mtp and model.architecture in DENSE_HEADS
-        )
-        # Where a state has snapshots: how many tokens a sequence can go back, and at which edit.
-        self._snapshots: dict[int, tuple[int, int]] | None = (
-            {} if self._whole_sequences and lib.llama_n_rs_seq(pointer) else None
-        )
-        self._moves_keys = moves_keys(model, params)
-        self._unified = bool(params.kv_unified)
-        self._embeddings = bool(params.embeddings)
-        self._n_outputs = 0
-        self._encoded: frozenset[int] | None = None  # sequences that encode() saw
-        self._adapters: dict[Adapter, float] = {}
-        self._fingerprint = fingerprint(model, params)
-        self._types = GGMLType(params.type_k), GGMLType(params.type_v)
-        # How often each sequence was changed other than by decoding at its end: whoever
-        # remembers what the memory holds compares it.
-        self._edits = [0] * self._limits.n_seq_max
-        self._keep_numbers(pointer)
-        self._apply_modes(pointer)
+            self._stop = stop
+            self._trampoline = trampoline
+            self._pools: tuple[ThreadPool, ...] = ()
+            self._past_pools: list[Any] = []
+            self.model = model
+            self._limits = batch_limits(model, pointer, params)
+            self._report = ffi.new("pyllama_batch_report *")
+            self._has_memory = lib.llama_get_memory(pointer) != ffi.NULL
+            self._has_encoder = model.has_encoder
+            self._is_mtp = params.ctx_type == ContextType.MTP
+            self._whole_sequences = whole_sequences(model, params)
+            # Where a state has snapshots: how far a sequence can go back, and at which edit.
+            self._snapshots: dict[int, tuple[int, int]] | None = (
+                {} if self._whole_sequences and lib.llama_n_rs_seq(pointer) else None
+            )
+            self._moves_keys = moves_keys(model, params)
+            self._unified = bool(params.kv_unified)
+            self._embeddings = bool(params.embeddings)
+            self._n_outputs = 0
+            self._encoded: frozenset[int] | None = None  # sequences that encode() saw
+            self._adapters: dict[Adapter, float] = {}
+            self._fingerprint = fingerprint(model, params)
+            self._types = GGMLType(params.type_k), GGMLType(params.type_v)
+            # How often each sequence was changed other than by decoding at its end: whoever
+            # remembers what the memory holds compares it.
+            self._edits = [0] * self._limits.n_seq_max
+            self._keep_numbers(pointer)
+            self._apply_modes(pointer)
 
     def decode(self, batch: Batch, *, timeout: float | None = None) -> None:
         """Run *batch* through the model, and add its tokens to the memory.

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyllama.core.atomic import write_whole
-from pyllama.core.files.gguf import DEFAULT_ALIGNMENT, read_header
-from pyllama.core.files.tensor_types import TENSOR_TYPES
+from pyllama.core.files.array_file import read_arrays, write_arrays
+from pyllama.core.files.gguf import read_header
 from pyllama.core.params import whole
 from pyllama.errors import AdapterError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import os
 
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
     from pyllama.core.files.gguf import Header, TensorInfo
+    from pyllama.core.files.gguf_writer import MetadataValue
 
 ARCHITECTURE = "controlvector"
 _PREFIX = "direction."
@@ -55,10 +52,10 @@ class ControlVector:
 
     def __init__(self, directions: Mapping[int, ArrayLike], *, model_hint: str = "") -> None:
         if not isinstance(directions, Mapping):
-            message = f"directions must be a mapping of layer to vector, not {directions!r}"
+            message = f"directions must be a mapping of layer to vector, not {directions!r:.80}"
             raise TypeError(message)
         if not isinstance(model_hint, str):
-            message = f"model_hint must be text, not {model_hint!r}"
+            message = f"model_hint must be text, not {model_hint!r:.80}"
             raise TypeError(message)
         if not directions:
             message = "a control vector needs the direction of one layer at least"
@@ -126,13 +123,12 @@ class ControlVector:
             If the file is broken, or is no control vector.
         """
         header = read_header(path)
-        architecture = header.metadata.get("general.architecture")
-        if architecture != ARCHITECTURE:
-            message = f"{header.path} is no control vector but {str(architecture)[:40]!r}"
+        if header.architecture != ARCHITECTURE:
+            message = f"{header.path} is no control vector but {header.architecture[:40]!r}"
             raise LoadError(message)
         hint = header.metadata.get(f"{ARCHITECTURE}.model_hint", "")
         try:
-            return cls(dict(_read(header)), model_hint=hint if isinstance(hint, str) else "")
+            return cls(_read(header), model_hint=hint if isinstance(hint, str) else "")
         except (TypeError, ValueError) as error:
             message = f"{header.path}: {error}"
             raise LoadError(message) from error
@@ -150,23 +146,13 @@ class ControlVector:
         OSError
             If it cannot be written; the older file is then as it was.
         """
-        pairs = (
-            _text("general.architecture") + struct.pack("<I", 8) + _text(ARCHITECTURE),
-            _text(f"{ARCHITECTURE}.model_hint") + struct.pack("<I", 8) + _text(self.model_hint),
-            _text(f"{ARCHITECTURE}.layer_count") + struct.pack("<II", 4, len(self.directions)),
-        )
-        n_bytes = _padded(4 * self.n_embd)
-        tensors = [
-            _text(f"{_PREFIX}{layer}") + struct.pack("<IQIQ", 1, self.n_embd, 0, index * n_bytes)
-            for index, layer in enumerate(self.directions)
-        ]
-        counts = struct.pack("<IQQ", 3, len(tensors), len(pairs))
-        head = b"".join([b"GGUF", counts, *pairs, *tensors])
-        rows = [row.astype("<f4").tobytes() for row in self.directions.values()]
-        write_whole(
-            path,
-            [head.ljust(_padded(len(head)), b"\0"), *(row.ljust(n_bytes, b"\0") for row in rows)],
-        )
+        metadata: dict[str, MetadataValue] = {
+            "general.architecture": ARCHITECTURE,
+            f"{ARCHITECTURE}.model_hint": self.model_hint,
+            f"{ARCHITECTURE}.layer_count": len(self.directions),
+        }
+        rows = {f"{_PREFIX}{layer}": row for layer, row in self.directions.items()}
+        write_arrays(path, metadata, rows)
 
     def __repr__(self) -> str:
         layers = f"{min(self.directions)} to {max(self.directions)}"
@@ -187,17 +173,10 @@ def _direction(layer: int, row: ArrayLike) -> NDArray[np.float32]:
     return direction
 
 
-def _read(header: Header) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield layer and direction of each tensor in the file."""
-    with Path(header.path).open("rb") as file:
-        for tensor in header.tensors:
-            layer = _layer_of(header, tensor)
-            file.seek(tensor.offset)
-            data = file.read(tensor.n_bytes)
-            if len(data) != tensor.n_bytes:
-                message = f"{header.path} became shorter while it was read"
-                raise LoadError(message)
-            yield layer, np.frombuffer(data, "<f4")
+def _read(header: Header) -> dict[int, NDArray[np.float32]]:
+    """Return the direction of each layer in the file."""
+    layers = {tensor.name: _layer_of(header, tensor) for tensor in header.tensors}
+    return {layers[name]: row.ravel() for name, row in read_arrays(header).items()}
 
 
 def _layer_of(header: Header, tensor: TensorInfo) -> int:
@@ -205,19 +184,10 @@ def _layer_of(header: Header, tensor: TensorInfo) -> int:
     if not (digits.isascii() and digits.isdigit() and digits[0] != "0" and len(digits) < 9):
         message = f"{header.path}: tensor {tensor.name!r} is no direction of a layer from 1 on"
         raise LoadError(message)
-    if tensor.name != _PREFIX + digits or TENSOR_TYPES[tensor.type].name != "f32":
-        message = f"{header.path}: tensor {tensor.name!r} is not called {_PREFIX}N, or not f32"
+    if tensor.name != _PREFIX + digits:
+        message = f"{header.path}: tensor {tensor.name!r} is not called {_PREFIX}N"
         raise LoadError(message)
     if max(tensor.shape[1:], default=1) != 1:
         message = f"{header.path}: tensor {tensor.name!r} has the shape {tensor.shape}, not one row"
         raise LoadError(message)
     return int(digits)
-
-
-def _text(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
-    return struct.pack("<Q", len(data)) + data
-
-
-def _padded(n_bytes: int) -> int:
-    return -(-n_bytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT

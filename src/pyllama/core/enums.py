@@ -39,7 +39,7 @@ def member(kind: type[E], value: Any, option: str) -> E:
         If *kind* has no such member. libllama would end the process on most of them.
     """
     names = ", ".join(each.name.lower() for each in kind)
-    message = f"{option}={value!r} is not one of: {names}"
+    message = f"{option}={value!r:.80} is not one of: {names}"
     if isinstance(value, str):
         found = kind.__members__.get(value.upper())
         if found is None:

@@ -153,16 +153,22 @@ class Record:
             raise BufferError(message)
 
     def release(self) -> None:
-        """Free the children, then the C object. A second call does nothing."""
+        """Free the children, then the C object. A second call does nothing.
+
+        Two threads may come here for the same object, as where one drops a context while another
+        closes its model: the second waits, because C still reads the parent that it frees next.
+        """
         while self.children:
             self.children.pop().release()
-        pointer, self.pointer = self.pointer, None
-        if pointer is None:
-            return
+        if self.process.forked:  # the lock is as fork() found it, and C's threads are missing
+            self.pointer = None
+        else:
+            with self._lock:
+                pointer, self.pointer = self.pointer, None
+                if pointer is not None:
+                    self.free(pointer)
         if self.parent is not None:
             self.parent.children.discard(self)
-        if not self.process.forked:  # in a child the C threads it would wait for are missing
-            self.free(pointer)
 
 
 class Call:

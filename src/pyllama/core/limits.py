@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pyllama.core.model import Model
 
 LEARNED_POSITIONS = "position_embd.weight"
+# Hybrid models whose multi-token-prediction head has a plain memory (llama-model.cpp:2661).
+DENSE_HEADS = frozenset(["bailingmoe3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"])
 
 
 def check_together(model: Model, params: Any, *, allocates: bool = True) -> None:
@@ -76,6 +79,38 @@ def head_sizes(model: Model) -> tuple[int, int]:
     keys = (f"{arch}.attention.key_length", f"{arch}.attention.value_length")
     k, v = (int(model.metadata.get(key, default)) for key in keys)
     return k, v
+
+
+def moves_keys(model: Model, params: Any) -> bool:
+    """Return whether positions of keys of this type can be moved; libllama does not look.
+
+    The next decode would end the process with bf16 (ggml-cpu/ops.cpp:6486), with quantised keys
+    that it does not rotate, for their size or on demand (llama-kv-cache.cpp:315), and where no
+    layer's keys turn with their position (llama-kv-cache.cpp:2032).
+    """
+    if not _turns_keys(model):
+        return False
+    if not lib.ggml_is_quantized(params.type_k):
+        return bool(params.type_k != GGMLType.BF16)
+    width, _ = head_sizes(model)
+    windowed = int(model.metadata.get(f"{model.architecture}.attention.key_length_swa", width))
+    allowed = os.environ.get("LLAMA_ATTN_ROT_DISABLE", "0") == "0"
+    return allowed and width % 64 == 0 and windowed % 64 == 0
+
+
+def _turns_keys(model: Model) -> bool:
+    """Whether some layer uses RoPE: a Granite may say that none does, or list those that do."""
+    arch = model.architecture
+    if not arch.startswith("granite"):
+        return True
+    listed = arch == "granite_swa"  # libllama does not tell what is in arrays
+    return not listed and model.metadata.get(f"{arch}.rope.scaling.finetuned") != "false"
+
+
+def whole_sequences(model: Model, params: Any) -> bool:
+    """Return whether a memory holds states, of which no part can be taken back."""
+    is_dense = params.ctx_type == ContextType.MTP and model.architecture in DENSE_HEADS
+    return (model.is_recurrent or model.is_hybrid) and not is_dense
 
 
 def _check_cache_types(model: Model, params: Any) -> None:

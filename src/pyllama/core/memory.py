@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pyllama.core.enums import GGMLType
-from pyllama.core.library import ffi, lib
-from pyllama.core.limits import head_sizes
+from pyllama.core.library import lib
 from pyllama.core.params import flag, whole
 from pyllama.errors import UnsupportedError
 
@@ -23,32 +21,19 @@ class Memory:
     Parameters
     ----------
     context
-        Whose memory it is. A context for an encoder alone has none: UnsupportedError.
+        Whose memory it is.
 
     Notes
     -----
     Ranges of positions are half-open; None is an open end. Sequences are numbered from 0 to
-    ``n_seq_max``. Calling this object after the context is closed raises `ClosedError`.
+    ``n_seq_max`` (not included). A context for an encoder alone has no memory: what would change
+    it raises UnsupportedError. After the context is closed every call raises `ClosedError`.
 
     Calls: llama_get_memory
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-
-    def _pointer(self, context_pointer: Any) -> Any:
-        """Return the ``llama_memory_t``; it is asked for each time because it is only borrowed."""
-        pointer = lib.llama_get_memory(context_pointer)
-        if pointer == ffi.NULL:
-            message = "this context has no memory: its model is an encoder alone"
-            raise UnsupportedError(message)
-        return pointer
-
-    def _edited(self, seq: int | None = None) -> None:
-        """Note that *seq*, or every sequence, is not what it was."""
-        edits = self._context._edits
-        for each in range(len(edits)) if seq is None else (seq,):
-            edits[each] += 1
 
     def _seq(self, seq: int) -> int:
         # libllama accepts ids up to 256 where sequences share a stream, and loses their cells.
@@ -79,8 +64,8 @@ class Memory:
         Calls: llama_memory_clear
         """
         with self._context._call as pointer:
-            lib.llama_memory_clear(self._pointer(pointer), flag("data", data))
-            self._edited()
+            lib.llama_memory_clear(self._context._require_memory(pointer), flag("data", data))
+            self._context._edited()
 
     def remove(self, seq: int, start: int | None = None, stop: int | None = None) -> None:
         """Remove the positions *start* to *stop* of a sequence.
@@ -104,7 +89,7 @@ class Memory:
         if last == first:
             return
         with self._context._call as pointer:
-            memory = self._pointer(pointer)
+            memory = self._context._require_memory(pointer)
             end = int(lib.llama_memory_seq_pos_max(memory, seq))
             everything = first == 0 and (last < 0 or last > end)
             if not everything:
@@ -112,7 +97,7 @@ class Memory:
             if not lib.llama_memory_seq_rm(memory, seq, -1 if everything else first, last):
                 message = f"this memory cannot remove {start} to {stop} of sequence {seq}"
                 raise UnsupportedError(message)
-            self._edited(seq)
+            self._context._edited(seq)
 
     def _require_tail(self, seq: int, first: int, last: int, end: int) -> None:
         """Raise unless a recurrent memory has the snapshots to go back to *first*."""
@@ -152,7 +137,7 @@ class Memory:
         if source == target or first == last:
             return
         with self._context._call as pointer:
-            memory = self._pointer(pointer)
+            memory = self._context._require_memory(pointer)
             end = int(lib.llama_memory_seq_pos_max(memory, source))
             everything = first == 0 and (last < 0 or last > end)
             if not everything and not self._one_stream():
@@ -166,7 +151,7 @@ class Memory:
             if everything:
                 first = last = -1
             lib.llama_memory_seq_cp(memory, source, target, first, last)
-            self._edited(target)
+            self._context._edited(target)
 
     def keep(self, seq: int) -> None:
         """Remove every sequence but this one.
@@ -180,13 +165,13 @@ class Memory:
         """
         seq = self._seq(seq)
         with self._context._call as pointer:
-            memory = self._pointer(pointer)
+            memory = self._context._require_memory(pointer)
             # Where each sequence has a buffer of its own, libllama's "keep" looks into one buffer
             # only and leaves the others as they are (llama-kv-cache.cpp, seq_keep).
             for other in set(range(self._context._limits.n_seq_max)) - {seq}:
                 lib.llama_memory_seq_rm(memory, other, -1, -1)
             lib.llama_memory_seq_keep(memory, seq)
-            self._edited()
+            self._context._edited()
 
     def shift(
         self, seq: int, start: int | None = None, stop: int | None = None, *, delta: int
@@ -216,14 +201,14 @@ class Memory:
         delta = whole(-(2**31) + 1, 2**31 - 1)("delta", delta)
         self._require_shift()
         with self._context._call as pointer:
-            memory = self._pointer(pointer)
+            memory = self._context._require_memory(pointer)
             low = max(first, int(lib.llama_memory_seq_pos_min(memory, seq)))
             high = int(lib.llama_memory_seq_pos_max(memory, seq))
             if high >= low and (low + delta < 0 or high + delta > _MAX_POS):
                 message = f"delta={delta} would move positions {low} to {high} out of range"
                 raise ValueError(message)
             lib.llama_memory_seq_add(memory, seq, first, last, delta)
-            self._edited(seq)
+            self._context._edited(seq)
 
     def divide(
         self, seq: int, start: int | None = None, stop: int | None = None, *, divisor: int
@@ -251,8 +236,9 @@ class Memory:
         divisor = whole(2, 2**31 - 1)("divisor", divisor)
         self._require_shift()
         with self._context._call as pointer:
-            lib.llama_memory_seq_div(self._pointer(pointer), seq, first, last, divisor)
-            self._edited(seq)
+            memory = self._context._require_memory(pointer)
+            lib.llama_memory_seq_div(memory, seq, first, last, divisor)
+            self._context._edited(seq)
 
     def pos_min(self, seq: int) -> int | None:
         """Return the first position that a sequence holds.
@@ -298,18 +284,13 @@ class Memory:
     def can_shift(self) -> bool:
         """Whether positions can be moved.
 
-        libllama says yes too often: with bf16 keys, or quantised keys and a head size that is no
-        multiple of 64, the next decode would end the process (ggml-cpu/ops.cpp:6486).
+        Not with bf16 keys, nor with quantised keys and a head size that is no multiple of 64.
         """
         context = self._context
         with context._call as pointer:
             if not lib.llama_memory_can_shift(lib.llama_get_memory(pointer)):
                 return False
-        if context._whole_sequences:
-            return False
-        if context.type_k in (GGMLType.F16, GGMLType.F32):
-            return True
-        return context.type_k != GGMLType.BF16 and head_sizes(context.model)[0] % 64 == 0
+        return context._moves_keys and not context._whole_sequences
 
     def _require_shift(self) -> None:
         if not self.can_shift:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyllama.core.adapter import Adapter
-    from pyllama.core.model import Model
+    from pyllama.core.model_facts import ModelFacts
 
 
 class Metadata(Mapping[str, str]):
@@ -24,6 +24,11 @@ class Metadata(Mapping[str, str]):
     overrides
         Values that count instead of those in the file.
 
+    Raises
+    ------
+    TypeError
+        If the owner is neither.
+
     Notes
     -----
     Numbers come as text, as in ``gguf-dump``; arrays (the vocabulary) are left out by libllama.
@@ -32,7 +37,9 @@ class Metadata(Mapping[str, str]):
     llama_adapter_meta_count, llama_adapter_meta_key_by_index, llama_adapter_meta_val_str_by_index
     """
 
-    def __init__(self, owner: Model | Adapter, overrides: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, owner: ModelFacts | Adapter, overrides: Mapping[str, str] | None = None
+    ) -> None:
         if not hasattr(owner, "_metadata_functions"):
             message = f"metadata are those of a Model or an Adapter, not of {owner!r:.80}"
             raise TypeError(message)

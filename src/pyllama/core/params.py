@@ -6,6 +6,7 @@ An option left out, or None, keeps the default of the C library. An unknown name
 from __future__ import annotations
 
 import collections.abc
+import numbers
 import weakref
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -25,7 +26,7 @@ from pyllama.core.library import lib
 from pyllama.core.threads import n_usable_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from enum import IntEnum
 
     from pyllama.core.device import Device
@@ -175,7 +176,7 @@ def whole(low: int, high: int) -> Check:
 
     def check(name: str, value: Any) -> int:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
-            message = f"{name} must be an integer, not {value!r}"
+            message = f"{name} must be an integer, not {value!r:.80}"
             raise TypeError(message)
         number = int(value.__index__())
         if not low <= number <= high:
@@ -186,15 +187,17 @@ def whole(low: int, high: int) -> Check:
     return check
 
 
-def real(low: float) -> Check:
-    """Return a check for a finite number that is not below *low*."""
+def real(low: float = -FLOAT32_MAX, high: float = FLOAT32_MAX) -> Check:
+    """Return a check for a number from *low* to *high*, both allowed, that C's float can hold."""
 
     def check(name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            message = f"{name} must be a number, not {value!r}"
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number:
+            message = f"{name} must be a number, not {value!r:.80}"
             raise TypeError(message)
-        if not low <= value <= FLOAT32_MAX:  # C would take more as infinite
-            message = f"{name}={value} is out of range: it must be finite and at least {low}"
+        if not low <= value <= high:  # so that it is False for NaN
+            bounds = f"at least {low}" if high == FLOAT32_MAX else f"from {low} to {high}"
+            message = f"{name}={value} is out of range: it must be finite and {bounds}"
             raise ValueError(message)
         return float(value)
 
@@ -204,7 +207,7 @@ def real(low: float) -> Check:
 def flag(name: str, value: Any) -> bool:
     """Return *value* if it is True or False; anything else is a TypeError."""
     if not isinstance(value, bool):
-        message = f"{name} must be True or False, not {value!r}"
+        message = f"{name} must be True or False, not {value!r:.80}"
         raise TypeError(message)
     return value
 
@@ -231,6 +234,19 @@ def pairs(name: str, value: Any) -> Mapping[Any, Any]:
         message = f"{name} must be a mapping, not {value!r:.80}"
         raise TypeError(message)
     return value
+
+
+def strings(name: str, values: Iterable[str]) -> list[str]:
+    """Return *values* as a list, if they are strings and not one string."""
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        message = f"{name} must be a sequence of strings, not {values!r:.60}"
+        raise TypeError(message)
+    checked = list(values)
+    for value in checked:
+        if not isinstance(value, str):
+            message = f"{name} must hold strings, not {value!r:.80}"
+            raise TypeError(message)
+    return checked
 
 
 def one_of(kind: type[IntEnum], *, only: frozenset[str] = frozenset()) -> Check:
@@ -292,6 +308,36 @@ CONTEXT_CHECKS: dict[str, Check] = {
 }
 
 
+def checked(options: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
+    """Return the options that were given, as their checks return them.
+
+    Parameters
+    ----------
+    options
+        Option names and values; None counts as left out.
+    checks
+        What is known of each option.
+
+    Returns
+    -------
+    dict of str to object
+
+    Raises
+    ------
+    TypeError
+        If an option has an unknown name or a value of the wrong type.
+    ValueError
+        If a value is out of range.
+    """
+    unknown = options.keys() - checks.keys()
+    if unknown:
+        message = (
+            f"there is no option {min(unknown)!r}; the options are: {', '.join(sorted(checks))}"
+        )
+        raise TypeError(message)
+    return {name: checks[name](name, each) for name, each in options.items() if each is not None}
+
+
 # What a struct points to lives as long as the struct.
 _pointed_to: weakref.WeakKeyDictionary[Any, list[Any]] = weakref.WeakKeyDictionary()
 
@@ -303,27 +349,17 @@ def fill(params: Any, options: Mapping[str, Any], checks: Mapping[str, Check]) -
     ----------
     params
         A ``llama_model_params`` or ``llama_context_params`` that holds the C defaults.
-    options
-        Option names and values; None counts as left out.
-    checks
-        What is known of each option.
+    options, checks
+        As for `checked`.
 
     Raises
     ------
-    TypeError
-        If an option has an unknown name or a value of the wrong type.
-    ValueError
-        If a value is out of range.
+    TypeError, ValueError
+        As for `checked`.
     """
-    for name, value in options.items():
-        check = checks.get(name)
-        if check is None:
-            message = f"there is no option {name!r}; the options are: {', '.join(sorted(checks))}"
-            raise TypeError(message)
-        if value is not None:
-            checked = check(name, value)
-            setattr(params, name, checked)
-            _pointed_to.setdefault(params, []).append(checked)
+    for name, value in checked(options, checks).items():
+        setattr(params, name, value)
+        _pointed_to.setdefault(params, []).append(value)
 
 
 def context_params(options: ContextOptions) -> Any:

@@ -53,6 +53,8 @@ class Saved(Adapted):
             If an argument is out of range.
         MemoryError
             If there is no room for the copy.
+        StateError
+            If libllama writes less than it promised.
 
         Notes
         -----
@@ -134,8 +136,7 @@ class Saved(Adapted):
             if state.partial:
                 self._require_rest(state, memory, seq)
             self._n_outputs = 0
-            for each in range(len(self._edits)) if seq is None else (seq,):
-                self._edits[each] += 1
+            self._edited(seq)
             taken = False
             try:
                 taken = self._set(state, pointer, memory, seq)
@@ -186,9 +187,10 @@ class Saved(Adapted):
         return self._check_seq(seq)
 
     def _require_memory(self, pointer: Any) -> Any:
+        """Return the ``llama_memory_t``; it is asked for each time because it is only borrowed."""
         memory = lib.llama_get_memory(pointer)
         if memory == ffi.NULL:
-            message = "this context has no memory to save or restore: its model is an encoder alone"
+            message = "this context has no memory: its model is an encoder alone"
             raise UnsupportedError(message)
         return memory
 

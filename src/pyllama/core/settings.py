@@ -10,7 +10,7 @@ from pyllama.core.enums import GGMLType, PoolingType
 from pyllama.core.handle import Handle
 from pyllama.core.library import lib
 from pyllama.core.memory_needs import MemoryNeeds, memory_needs
-from pyllama.core.params import flag, whole
+from pyllama.core.params import MAX_THREADS, flag, whole
 from pyllama.core.threadpool import ThreadPool
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Settings(Handle):
 
         Calls: llama_set_n_threads
         """
-        count = whole(1, lib.GGML_MAX_N_THREADS)
+        count = whole(1, MAX_THREADS)
         n = count("n_threads", n_threads)
         n_batch = n if n_threads_batch is None else count("n_threads_batch", n_threads_batch)
         for pool, wanted in zip(self._pools, (n, n_batch), strict=False):
@@ -130,7 +130,7 @@ class Settings(Handle):
         both = (pool, pool if pool_batch is None else pool_batch)
         for each, n_threads in zip(both, (self.n_threads, self.n_threads_batch), strict=True):
             if not isinstance(each, ThreadPool):
-                message = f"a ThreadPool is needed, not {each!r}"
+                message = f"a ThreadPool is needed, not {each!r:.80}"
                 raise TypeError(message)
             each._require_room(n_threads)
         self.detach_threadpool()

@@ -87,7 +87,7 @@ class State:
             raise ValueError(message)
         named = pairs("fingerprint", fingerprint).items()
         if not all(isinstance(text, str) for pair in named for text in pair):
-            message = f"a fingerprint is a mapping of str to str, not {fingerprint!r}"
+            message = f"a fingerprint is a mapping of str to str, not {fingerprint!r:.80}"
             raise TypeError(message)
         self.fingerprint: Mapping[str, str] = MappingProxyType(dict(fingerprint))
         self.n_past: Mapping[int, int] = MappingProxyType(

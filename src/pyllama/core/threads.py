@@ -10,6 +10,8 @@ import math
 import os
 from pathlib import Path
 
+from pyllama.core.library import lib
+
 
 def n_usable_cores() -> int:
     """Return the number of physical cores that affinity and container quota leave this process.
@@ -22,7 +24,7 @@ def n_usable_cores() -> int:
     getaffinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     cpus = sorted(getaffinity(0)) if getaffinity else list(range(os.cpu_count() or 1))
     cores = {_core(cpu) for cpu in cpus}
-    return max(1, min(len(cores), _quota(), 512))
+    return max(1, min(len(cores), _quota(), lib.GGML_MAX_N_THREADS))
 
 
 def _core(cpu: int) -> str:

@@ -131,10 +131,8 @@ class TokenFacts:
 
         Raises
         ------
-        IndexError
-            If there is no such token.
-        UnsupportedError
-            If the model has no vocabulary.
+        IndexError, UnsupportedError
+            As for `text`.
 
         Calls: llama_vocab_get_score
         """
@@ -155,10 +153,8 @@ class TokenFacts:
 
         Raises
         ------
-        IndexError
-            If there is no such token.
-        UnsupportedError
-            If the model has no vocabulary.
+        IndexError, UnsupportedError
+            As for `text`.
 
         Calls: llama_vocab_get_attr
         """
@@ -178,10 +174,8 @@ class TokenFacts:
 
         Raises
         ------
-        IndexError
-            If there is no such token.
-        UnsupportedError
-            If the model has no vocabulary.
+        IndexError, UnsupportedError
+            As for `text`.
 
         Calls: llama_vocab_is_control
         """
@@ -201,10 +195,8 @@ class TokenFacts:
 
         Raises
         ------
-        IndexError
-            If there is no such token.
-        UnsupportedError
-            If the model has no vocabulary.
+        IndexError, UnsupportedError
+            As for `text`.
 
         Calls: llama_vocab_is_eog
         """
@@ -229,10 +221,8 @@ class TokenFacts:
 
         Raises
         ------
-        IndexError
-            If there is no such token.
-        UnsupportedError
-            If the model has no vocabulary.
+        IndexError, UnsupportedError
+            As for `text`.
 
         Calls: llama_token_to_piece
         """

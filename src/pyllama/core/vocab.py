@@ -11,7 +11,7 @@ from pyllama.core.deadline import Deadline
 from pyllama.core.enums import TokenAttr
 from pyllama.core.library import ffi, lib
 from pyllama.core.offsets import ESCAPED_SPACE, Spelling, align
-from pyllama.core.params import flag, whole
+from pyllama.core.params import MAX_THREADS, flag, whole
 from pyllama.core.threads import n_usable_cores
 from pyllama.core.tokenizer import INT32_MAX, NORMALIZING, Tokenizer
 from pyllama.errors import UnsupportedError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What the file says is text that was cut out before the rest was tokenized.
 _CUT_OUT = TokenAttr.CONTROL | TokenAttr.USER_DEFINED | TokenAttr.UNKNOWN
 
-_n_threads = whole(1, 512)
+_n_threads = whole(1, MAX_THREADS)
 
 
 class Vocab(Tokenizer):
@@ -76,6 +76,8 @@ class Vocab(Tokenizer):
 
         Raises
         ------
+        TypeError, ValueError
+            If an argument is none, or the text has 2 GiB or more.
         UnicodeEncodeError
             If a str holds half of a surrogate pair.
         TokenizeError

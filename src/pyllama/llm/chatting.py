@@ -7,11 +7,15 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from copy import copy
+from dataclasses import replace
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from pyllama.core.params import flag, function, whole
 from pyllama.errors import StateError, TemplateError, UnsupportedError
 from pyllama.llm.completing import Completing
+from pyllama.llm.options import ReplyOptions
 from pyllama.llm.results import ChatCompletion, ChatPart, Conversation
 from pyllama.text.chat import ChatTemplate
 from pyllama.text.messages import Message
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from pyllama.llm.options import ChatOptions, ReplyOptions
+    from pyllama.llm.options import ChatOptions
     from pyllama.llm.results import Completion, Part
     from pyllama.text.messages import ToolCall
     from pyllama.text.prompt import Prompt
@@ -75,15 +79,15 @@ class Chatting(Completing):
         stream
             Whether to return the parts as they come, instead of the whole at the end.
         tools : sequence
-            What the model may call: Python functions, `Tool` objects, or OpenAI's dicts. The
-            arguments of a call always follow the tool's schema.
+            What the model may call: Python functions, `Tool` objects, or OpenAI's dicts. Of the
+            calls in the reply, those without a ``problem`` follow the schemas of their tools.
         tool_choice, parallel_tool_calls, reasoning_format, enable_thinking, \
 continue_final_message, chat_template_kwargs, now
             As for `ChatTemplate.render`.
         chat_template : str
             A template to use instead of the model's own.
         schema
-            What the answer must look like, as for `complete`.
+            What the answer must look like, as for `complete`; not together with tools.
         callback : function
             Called with each `ChatPart`; if it returns False the reply ends there.
         **options
@@ -127,15 +131,17 @@ continue_final_message, chat_template_kwargs, now
             As for `chat`.
         tools
             Python functions, or `Tool` objects with one. What a function raises is told to the
-            model as the result of the call.
+            model as the result of the call, and so is what is wrong with a call.
         max_steps
             Most replies of the model.
         **options
-            Further options of `chat`.
+            Further options of `chat`. A ``tool_choice`` is for the first reply.
 
         Returns
         -------
         Conversation
+            It ends with the first reply whose ``finish_reason`` is not "tool_calls"; what a reply
+            calls that was cut off is not run.
 
         Raises
         ------
@@ -144,18 +150,25 @@ continue_final_message, chat_template_kwargs, now
         LlamaError, TypeError, ValueError
             As `chat`.
         """
-        known = {tool.name: tool for tool in map(Tool.of, tools)}
-        lacking = [name for name, tool in known.items() if tool.function is None]
-        if lacking:
-            message = f"run() calls the tools itself, and {lacking[0]} has no function"
+        given = [Tool.of(tool) for tool in tools]
+        for tool in given:
+            if tool.function is None or iscoroutinefunction(tool.function):
+                message = f"run() calls the tools itself, and {tool.name} has no function for that"
+                raise TypeError(message)
+        known = {tool.name: tool for tool in given}
+        if wrong := sorted(options.keys() - ReplyOptions.__annotations__.keys()):
+            message = f"run() takes no {wrong[0]}"
             raise TypeError(message)
-        told = [each.as_dict() if isinstance(each, Message) else dict(each) for each in messages]
+        told: list[Any] = [
+            each.as_dict() if isinstance(each, Message) else copy(each) for each in messages
+        ]
         for _ in range(whole(1, 1 << 20)("max_steps", max_steps)):
-            reply = self.chat(told, tools=list(known.values()), **options)
+            reply = self.chat(told, tools=given, **options)
             told.append(reply.message.as_dict())
-            if not reply.tool_calls:
+            if reply.finish_reason != "tool_calls":
                 return Conversation(reply, told)
             told += [_answer(known, call) for call in reply.tool_calls]
+            options["tool_choice"] = "auto"  # what was required has been called
         message = f"the model still calls tools after {max_steps} replies: raise max_steps"
         raise StateError(message, expected="an answer", actual=f"{max_steps} replies")
 
@@ -173,7 +186,7 @@ continue_final_message, chat_template_kwargs, now
         **options: Any,
     ) -> Iterator[ChatPart]:
         """Return the parts of a reply; what is wrong with the options shows at once."""
-        self._require("complete", "it generates no text")
+        self._require("complete", "it embeds texts, or needs another text for its encoder first")
         function("callback", callback)
         rendering = {name: options.pop(name) for name in RENDER & options.keys()}
         constraint = None
@@ -188,6 +201,8 @@ continue_final_message, chat_template_kwargs, now
             grammar_of(schema)  # refuses what no grammar can follow, in words of its own
             rendering["json_schema"] = json_schema(schema)
         prompt = self._template(chat_template).render(messages, tools=tools, **rendering)
+        if constraint is not None:  # what follows it is content, whatever the template makes of it
+            prompt = replace(prompt, details={**prompt.details, "grammar_given": True})
         if prompt.media:
             message = f"{self.name} takes text only, and a message holds an image or a sound"
             raise UnsupportedError(message)
@@ -234,20 +249,17 @@ def _chat_part(delta: Delta, part: Part) -> ChatPart:
 
 
 def _last_part(reply: ReplyStream, part: Part, completion: Completion) -> ChatPart:
-    """Return the end of a reply, with the whole of it."""
+    """Return the end of a reply, with the whole of it, also if it was cut."""
     delta = reply.push(part.text)
     reason = completion.finish_reason
-    if reason == "stop":
-        try:
-            delta = _joined(delta, reply.finish())
-            message = reply.message()
-        except TemplateError as error:  # what there is of it is worth more than nothing
-            logger.warning("the reply has not the form of the template: %s", error)
-            message = reply.message(partial=True)
-        if message.tool_calls:
-            reason = "tool_calls"
-    else:
-        message = reply.message(partial=True)
+    try:
+        rest, message = reply.finish(), reply.message()
+    except TemplateError as error:  # what there is of it is worth more than nothing
+        logger.warning("the reply has not the form of the template: %s", error)
+        rest, message = reply.give_up()
+    delta = _joined(delta, rest)
+    if reason == "stop" and message.tool_calls:
+        reason = "tool_calls"
     whole = ChatCompletion(message, reason, completion)
     return _chat_part(delta, part)._replace(finish_reason=reason, completion=whole)
 
@@ -263,8 +275,8 @@ def _joined(one: Delta, other: Delta) -> Delta:
 def _answer(tools: Mapping[str, Tool], call: ToolCall) -> dict[str, Any]:
     """Run what a call asks for, and return the message that tells the result."""
     try:
-        if call.name not in tools:
-            raise LookupError(f"there is no tool {call.name!r}; there are {sorted(tools)}")
+        if call.problem:
+            raise ValueError(call.problem)
         result = tools[call.name].call(call.arguments)
         content = result if isinstance(result, str) else json.dumps(result, default=str)
     except Exception as error:  # noqa: BLE001 - the model reads what went wrong, and may do better

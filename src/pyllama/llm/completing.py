@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import numpy as np
 
 from pyllama.core import sampler as samplers
-from pyllama.core.batch import int32
 from pyllama.core.params import flag
 from pyllama.llm.loading import Loading
+from pyllama.llm.options import SamplingFields
 from pyllama.llm.run import Run
 from pyllama.text.guidance import Guidance
 from pyllama.text.sampling import SamplingParams
@@ -103,20 +103,23 @@ class Completing(Loading):
         ------
         TypeError, ValueError
             If an option is unknown or wrong; nothing was computed.
+        IndexError
+            If the prompt holds an id that is no token.
         StateError
             If no model is loaded.
         BusyError
-            If another call is running.
+            If another call is running. A stream says so when its first part is asked for; it has
+            ended then, and another call makes a new one.
         ContextLengthError
             If prompt and ``max_tokens`` do not fit into the context.
         GrammarError
             If the grammar or schema does not parse, or the vocabulary cannot spell what it wants.
         UnsupportedError
-            If the model generates no text.
+            If the model only embeds texts, or has an encoder.
         LlamaError
             As `generate.tokens`.
         """
-        self._require("complete", "it generates no text")
+        self._require("complete", "it embeds texts, or needs another text for its encoder first")
         parts = self._parts(self._ids(prompt), **options)
         return parts if flag("stream", stream) else whole(parts)
 
@@ -199,10 +202,8 @@ class Completing(Loading):
 
     def _ids(self, prompt: str | bytes | ArrayLike) -> list[int]:
         if isinstance(prompt, (str, bytes)):
-            ids = self.tokenize(prompt)
-        else:
-            ids = int32("prompt", prompt, 1)
-        return [int(token) for token in ids.tolist()]
+            return cast("list[int]", self.tokenize(prompt).tolist())
+        return cast("list[int]", self.model.vocab._ids(prompt).tolist())
 
     def _parts(
         self,
@@ -245,7 +246,9 @@ class Completing(Loading):
             cancelled=self._cancelled,
             loop=loop,
         )
-        return self._running_parts(run, lora, control_vector)
+        parts = self._running_parts(run, lora, control_vector)
+        self._streams.add(parts)
+        return parts
 
     def _running_parts(
         self, run: Run, lora: Adapters | None, control_vector: ArrayLike | None
@@ -258,6 +261,9 @@ class Completing(Loading):
             yield from run.parts()
 
     def _params(self, sampling: SamplingParams | None, fields: dict[str, Any]) -> SamplingParams:
+        if unknown := sorted(fields.keys() - SamplingFields.__annotations__.keys()):
+            message = f"unknown option(s): {', '.join(unknown)}"
+            raise TypeError(message)
         if sampling is None:
             return SamplingParams.of(self.model, **fields)
         return dataclasses.replace(sampling, **fields) if fields else sampling

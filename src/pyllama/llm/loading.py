@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 import numpy as np
 
 from pyllama.core.adapter import Adapter
 from pyllama.core.enums import VocabType
 from pyllama.core.model import Model
-from pyllama.core.params import ModelOptions, pairs, whole
+from pyllama.core.params import ModelOptions, flag, pairs, whole
 from pyllama.errors import BusyError, StateError, UnsupportedError
 from pyllama.llm.drafting import open_drafter
 from pyllama.llm.options import LoadOptions
@@ -22,7 +23,7 @@ from pyllama.speculative import DraftModel
 from pyllama.speculative.loop import N_DRAFT, room_to_go_back
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
     from types import TracebackType
 
     from numpy.typing import ArrayLike
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from pyllama.core.context import Context
     from pyllama.embedding import Embedder
     from pyllama.llm.drafting import Draft
+    from pyllama.llm.results import Part
     from pyllama.speculative import Drafter
     from pyllama.text.chat import ChatTemplate
 
     # An adapter, or the file of one, with its scale.
-    Adapters = Mapping[Adapter | str | os.PathLike[str], float]
+    # Of Adapter, str or path to scale; a narrower key type would refuse a dict of one of them.
+    Adapters = Mapping[Any, float]
 
 N_CTX = 4096  # what a context has at most, unless the caller says more: it takes memory
 
@@ -55,7 +58,10 @@ class Loading:
         n_draft: int = N_DRAFT,
         **options: Unpack[LoadOptions],
     ) -> None:
-        self._path = Path(os.fspath(model))
+        self._path = Path(os.fsdecode(model))
+        if name is not None and not isinstance(name, str):
+            message = f"name must be text, not {name!r:.80}"
+            raise TypeError(message)
         self._name = name
         unknown = options.keys() - LoadOptions.__annotations__.keys()
         if unknown:
@@ -68,13 +74,14 @@ class Loading:
         self._adapters: dict[str, Adapter] = {}
         self._embedders: dict[Any, Embedder] = {}
         self._templates: dict[str | None, ChatTemplate] = {}
-        self._vector: ArrayLike | None = None
+        self._vector: bytes | None = None
+        self._streams: WeakSet[Generator[Part, None, None]] = WeakSet()
         self._draft = draft
         self._n_draft = whole(1, 2**16)("n_draft", n_draft)
         self._drafter: Drafter | None = None
         self._running = threading.Lock()
         self._cancelled = threading.Event()
-        if load:
+        if flag("load", load):
             self.load()
 
     def load(self) -> None:
@@ -89,8 +96,9 @@ class Loading:
         MemoryError
             If the context would take more memory than there is.
         """
-        if self._model is not None:
+        if self.is_loaded:
             return
+        self.unload()  # what is left where somebody closed the model itself
         model_options = {
             k: v for k, v in self._options.items() if k in ModelOptions.__annotations__
         }
@@ -135,7 +143,7 @@ class Loading:
     @property
     def is_loaded(self) -> bool:
         """Whether the model is in memory."""
-        return self._model is not None
+        return self._model is not None and not self._model.closed
 
     @property
     def name(self) -> str:
@@ -214,17 +222,19 @@ class Loading:
         wanted = {self._adapter(each): scale for each, scale in pairs("lora", lora or {}).items()}
         if wanted != context.adapters:
             context.set_adapters(wanted)
-        if control_vector is not self._vector:
-            context.set_control_vector(control_vector)
-            self._vector = control_vector
+        # Compared by what it holds: its owner may have written into it.
+        vector = None if control_vector is None else np.asarray(control_vector, np.float32)
+        data = None if vector is None else vector.tobytes()
+        if data != self._vector:
+            context.set_control_vector(vector)
+            self._vector = data
 
     def _cache_key(self) -> str:
         """Return what the memory depends on besides the model."""
         adapters = sorted(
             (each.path, _changed(each.path), scale) for each, scale in self.context.adapters.items()
         )
-        vector = None if self._vector is None else np.asarray(self._vector, np.float32).tobytes()
-        return repr((adapters, vector))
+        return repr((adapters, self._vector))
 
     def _adapter(self, source: Adapter | str | os.PathLike[str]) -> Adapter:
         """Return an adapter; one given as a file is loaded once."""
@@ -244,6 +254,9 @@ class Loading:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        for stream in tuple(self._streams):
+            with suppress(ValueError):  # another thread is in it
+                stream.close()
         self.unload()
 
     def __repr__(self) -> str:

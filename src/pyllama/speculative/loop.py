@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pyllama import generate
 from pyllama.core.batch import Batch, int32
-from pyllama.core.params import whole
 from pyllama.errors import NoSlotError, UnsupportedError
 from pyllama.prefill import one_by_one, prefill
-from pyllama.speculative.drafter import Drafter
+from pyllama.speculative.drafter import Drafter, n_wanted, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -103,10 +102,8 @@ class _Run:
     def __init__(
         self, context: Context, draft: Drafter, n_draft: int, report: Report, decode_prompt: Prefill
     ) -> None:
-        if not isinstance(draft, Drafter):
-            message = f"draft must be a speculative.Drafter, not {draft!r:.80}"
-            raise TypeError(message)
-        self._n_most = min(whole(1, 2**16)("n_draft", n_draft), room_to_go_back(context))
+        require(Drafter, "draft", draft)
+        self._n_most = min(n_wanted("n_draft", n_draft), room_to_go_back(context))
         draft.check(context)
         self.report = report
         self._context, self._draft, self._decode_prompt = context, draft, decode_prompt

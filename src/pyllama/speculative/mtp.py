@@ -9,12 +9,10 @@ import numpy as np
 
 from pyllama.core.batch import Batch
 from pyllama.core.context import Context
-from pyllama.core.deadline import Deadline
-from pyllama.core.params import whole
 from pyllama.errors import UnsupportedError
 from pyllama.prefill import n_shared
-from pyllama.speculative.drafter import Drafter, n_wanted, require
-from pyllama.speculative.model import likeliest, probability, require_same_vocab
+from pyllama.speculative.context_drafter import ContextDrafter
+from pyllama.speculative.drafter import n_wanted, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 STATE = "h_nextn"
 
 
-class MTPDraft(Drafter):
+class MTPDraft(ContextDrafter):
     """Guess with a head that was trained to predict a token further.
 
     Parameters
@@ -63,36 +61,13 @@ class MTPDraft(Drafter):
             message = f"this model has {context.model.n_layer_nextn} heads; one alone can be used"
             raise UnsupportedError(message)
         _require_hooks(context)
-        self._context = context
-        self._p_min = probability("p_min", p_min)
-        self._seq = whole(0, context.n_seq_max - 1)("seq", seq)
-        self._deadline: Deadline | None = None
+        super().__init__(context, p_min=p_min, seq=seq)
         self._first = 0  # the position of the first token that the head's memory holds
         self._tokens: list[int] = []
         self._start = 0  # the position of the first state
         self._states: Rows = np.zeros((0, context.model.n_embd_out), np.float32)
 
-    @property
-    def context(self) -> Context:
-        """The context of the head."""
-        return self._context
-
-    def check(self, context: Context) -> None:
-        """Raise unless the head is that of the model; see `Drafter.check`.
-
-        Parameters
-        ----------
-        context
-            As for `Drafter.check`.
-
-        Raises
-        ------
-        ValueError
-            If the two are of different architectures, widths or vocabularies.
-        UnsupportedError
-            If the model's context was made with ``hooks=False``.
-        """
-        require(Context, "context", context)
+    def _check(self, context: Context) -> None:
         _require_hooks(context)
         model, head = context.model, self._context.model
         for name in ("architecture", "n_embd_out"):
@@ -100,7 +75,6 @@ class MTPDraft(Drafter):
             if one != other:
                 message = f"this head does not belong to the model: {name} {other}, not {one}"
                 raise ValueError(message)
-        require_same_vocab(model, head)
 
     @contextmanager
     def watching(self, context: Context, start: int | None) -> Iterator[None]:
@@ -121,24 +95,13 @@ class MTPDraft(Drafter):
         self._states = _rows(seen, self._states.shape[1])
         self._start = start or 0
 
-    def begin(self, ids: Sequence[int], deadline: Deadline | None = None) -> None:
-        """Keep what the head holds of the prompt; see `Drafter.begin`.
-
-        Parameters
-        ----------
-        ids, deadline
-            As for `Drafter.begin`.
-        """
-        if deadline is not None:
-            require(Deadline, "deadline", deadline)
-        self._deadline = deadline
-        self._context._forget_abort()
+    def _begin(self, ids: list[int]) -> None:
         # The last ones: of some models the graph has states for the tokens with output only.
         self._states = self._states[-len(ids) :]
         self._start = len(ids) - len(self._states)
         held = self._tokens
         most = max(0, min(len(held), len(ids) - self._first))
-        self._cut(n_shared(held, list(ids[self._first :]), most))
+        self._cut(n_shared(held, ids[self._first :], most))
 
     def draft(self, ids: Sequence[int], n: int) -> list[int]:
         """Guess the next tokens; see `Drafter.draft`.
@@ -186,7 +149,7 @@ class MTPDraft(Drafter):
     def _go_on(self, row: Rows, state: Rows, pos: int, n: int) -> list[int]:
         """Return the guesses, each made from the one before and the head's own state there."""
         drafted: list[int] = []
-        while (token := likeliest(row, self._p_min)) is not None:
+        while (token := self._likely(row)) is not None:
             drafted.append(token)
             if len(drafted) == n:
                 break
@@ -210,10 +173,6 @@ class MTPDraft(Drafter):
         else:
             self._context.memory.remove(self._seq)
             self._first = 0
-
-    def abort(self) -> None:
-        """Stop what another thread computes in the context; see `Drafter.abort`."""
-        self._context.abort()
 
 
 def _require_hooks(context: Context) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyllama.core import chat_template
 from pyllama.core.handle import Handle
+from pyllama.core.params import pairs
 from pyllama.errors import TemplateError, UnsupportedError
 from pyllama.text import chat_options
 from pyllama.text import messages as message_rules
 from pyllama.text.prompt import Prompt, Trigger, special_tokens
-from pyllama.text.schema import finished, prepared
+from pyllama.text.schema import finished, grammar_of, prepared
 from pyllama.text.specials import Breaker
 
 if TYPE_CHECKING:
@@ -184,9 +185,11 @@ class ChatTemplate:
             What the model may call: Python functions, `Tool` objects, or OpenAI's dicts.
         tool_choice
             "auto", "required", "none", or the name of the tool to call (also as OpenAI's dict).
-            A tool that is named is the only one that the model sees.
+            A tool that is named is the only one that the model sees. Text may come before a call
+            that is required.
         parallel_tool_calls
-            Whether one reply may call several tools; left out, if the template supports it.
+            Whether one reply may call several tools; left out, if the template supports it. Not
+            every format's grammar can forbid it: a call too many has a ``problem``.
         reasoning_format
             "auto" and "deepseek" take reasoning out of the content, "none" leaves it there.
         enable_thinking
@@ -201,9 +204,10 @@ class ChatTemplate:
             Further variables for the template.
         json_schema
             What the content of the reply must follow: a JSON schema, or a type with one, as for
-            `pyllama.grammar_of`.
+            `pyllama.grammar_of`; not together with tools.
         grammar
-            GBNF that the reply must follow; not together with tools.
+            GBNF that the reply must follow, which is content then, all of it; not together with
+            tools.
         now
             The date that the template sees; left out, today's.
 
@@ -229,7 +233,7 @@ class ChatTemplate:
         checked = message_rules.check(messages)
         chosen, choice = chat_options.choose(tools, tool_choice)
         text = self.tool_use if chosen and self.tool_use is not None else self.text
-        kwargs = dict(chat_template_kwargs or {})
+        kwargs = dict(pairs("chat_template_kwargs", chat_template_kwargs or {}))
         chat_options.check(
             checked.messages,
             uses_tools=bool(chosen) and choice != "none",
@@ -241,6 +245,7 @@ class ChatTemplate:
             json_schema=json_schema,
             grammar=grammar,
         )
+        calls_one = parallel_tool_calls is False
         if parallel_tool_calls is None:
             parallel_tool_calls = bool(chosen) and dict(self._capabilities(text)).get(
                 "supports_parallel_tool_calls", False
@@ -278,9 +283,17 @@ class ChatTemplate:
             found = chat_template.render(request, self.timeout)
         except TemplateError as error:
             raise TemplateError(breaker.mend(str(error))) from None
-        if found["grammar"] and not grammar:
+        if choice == "required" and not found["grammar"].strip():
+            message = "no form of tool calls is known for this template: none can be required"
+            raise TemplateError(message)
+        if json_schema is not None and not found["grammar"].strip():
+            # The format has no place for a schema, so it is followed as a caller's grammar is.
+            found["grammar"] = request["grammar"] = grammar_of(json_schema)
+        elif found["grammar"] and not grammar:
             found["grammar"] = finished(found["grammar"], spliced)
-        return self._prompt(found, request, breaker, checked)
+        can_call = {tool.name: tool for tool in chosen if choice != "none"}
+        calls = {"tools": can_call, "calls_one": calls_one}
+        return self._prompt(found, request, breaker, checked, calls)
 
     def _prompt(
         self,
@@ -288,11 +301,14 @@ class ChatTemplate:
         request: Mapping[str, Any],
         breaker: Breaker,
         checked: message_rules.Checked,
+        calls: Mapping[str, Any],
     ) -> Prompt:
         mended = {
             name: breaker.mend(found[name])
             for name in ("text", "generation_prompt", "parser", "grammar", "thinking_start_tag")
         }
+        # A grammar that holds from the start knows the end itself, and none before a required call.
+        is_held = bool(found["grammar"].strip()) and not found["grammar_lazy"]
         return Prompt(
             text=mended["text"],
             pieces=breaker.pieces(found["text"]),
@@ -304,7 +320,7 @@ class ChatTemplate:
                 for each in found["grammar_triggers"]
             ),
             preserved_tokens=tuple(found["preserved_tokens"]),
-            stop=tuple(found["stop"]),
+            stop=() if is_held else tuple(found["stop"]),
             format=found["format_name"],
             supports_thinking=found["supports_thinking"],
             thinking_start_tag=mended["thinking_start_tag"],
@@ -318,5 +334,6 @@ class ChatTemplate:
                 "parser": mended["parser"],
                 "is_continuation": bool(request["continue_final_message"]),
                 "grammar_given": bool(request["grammar"]),
+                **calls,
             },
         )

@@ -97,6 +97,10 @@ def check(
         raise TypeError(message)
     if grammar and uses_tools:
         raise ValueError("grammar cannot be used together with tools: the tools have their own")
+    if json_schema is not None and uses_tools:
+        # Some templates would let no tool be called, others would not follow the schema.
+        message = "a schema cannot be used together with tools: ask with tool_choice='none' for it"
+        raise ValueError(message)
     if grammar and json_schema is not None:
         raise ValueError("a reply follows a grammar or a json_schema, not both")
     if "enable_thinking" in chat_template_kwargs:

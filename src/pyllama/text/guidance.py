@@ -260,7 +260,7 @@ def _module() -> Any:
     try:
         return import_module("llguidance")
     except ImportError as error:
-        message = "Guidance needs llguidance: pip install 'pyllama-cffi[guidance]'"
+        message = "Guidance needs llguidance: pip install llguidance"
         raise ImportError(message) from error
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -27,6 +27,9 @@ _PLAIN: dict[Any, dict[str, Any]] = {
     Mapping: {"type": "object"},
 }
 _UNIONS = (Union, types.UnionType)
+_MARKS = {"Required": True, "NotRequired": False}
+# As they are without brackets: what stands in them may be anything.
+_OLD_NAMES = (typing.List, typing.Tuple, typing.Dict, typing.Sequence, typing.Mapping)  # noqa: UP006
 
 
 def schema_of(hint: Any) -> dict[str, Any]:
@@ -54,13 +57,14 @@ def schema_of(hint: Any) -> dict[str, Any]:
 
 def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: PLR0911
     """Return a schema, which refers to *definitions* for the classes in it."""
+    hint = _bare(hint)
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         notes = [note for note in args[1:] if isinstance(note, str)]
         notes += [note.description for note in args[1:] if getattr(note, "description", None)]
         described = {"description": notes[0]} if notes else {}
         return {**_schema(args[0], definitions), **described}
-    if hint in _PLAIN:
+    if isinstance(hint, Hashable) and hint in _PLAIN:
         return dict(_PLAIN[hint])
     if origin is Literal:
         return {"enum": list(args)}
@@ -79,6 +83,17 @@ def _schema(hint: Any, definitions: dict[str, Any]) -> dict[str, Any]:  # noqa: 
         return _class(hint, definitions)
     message = f"{hint!r} has no JSON schema; write the schema by hand"
     raise TypeError(message)
+
+
+def _bare(hint: Any) -> Any:
+    """Return a type without what says of a key whether it must be there; ``List`` as list."""
+    if hint in _OLD_NAMES:
+        return get_origin(hint)
+    return _bare(get_args(hint)[0]) if _mark(hint) in _MARKS else hint
+
+
+def _mark(hint: Any) -> str:
+    return getattr(get_origin(hint), "_name", None) or ""
 
 
 def _tuple(args: tuple[Any, ...], definitions: dict[str, Any]) -> dict[str, Any]:
@@ -123,7 +138,8 @@ def _fields(hint: type) -> dict[str, tuple[Any, bool]]:
         }
     if typing.is_typeddict(hint):
         return {
-            name: (each, name in hint.__required_keys__)  # type: ignore[attr-defined]
+            # What is written as a string the class itself has not looked at.
+            name: (each, _MARKS.get(_mark(each), name in hint.__required_keys__))  # type: ignore[attr-defined]
             for name, each in get_type_hints(hint, include_extras=True).items()
         }
     message = f"{hint.__name__} has no JSON schema: give a dataclass, TypedDict or pydantic model"
@@ -152,6 +168,7 @@ def value_of(hint: Any, value: Any, place: str = "value") -> Any:  # noqa: PLR09
     ValueError
         If the value is not of that type.
     """
+    hint = _bare(hint)
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return value_of(args[0], value, place)

@@ -25,11 +25,16 @@ class ToolCall:
         Of the tool.
     arguments : str
         A JSON object, as the model wrote it.
+    problem : str
+        Why nobody should act on it: the arguments are cut off or do not follow the schema of the
+        tool, or there is no such tool, or it is a call too many. Empty if all is well; no part of
+        the call, where two are compared.
     """
 
     id: str
     name: str
     arguments: str
+    problem: str = field(default="", compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as a message holds it.

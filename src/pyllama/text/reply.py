@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from pyllama.core.chat_template import ReplyParser
 from pyllama.errors import TemplateError
 from pyllama.text.messages import Message, ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pyllama.text.tools import Tool
+
+TOO_MANY = "only one tool was to be called: parallel_tool_calls is False"
 
 
 @dataclass(frozen=True)
@@ -73,10 +80,13 @@ class ReplyStream:
     """
 
     def __init__(self, details: dict[str, Any]) -> None:
+        self._tools: dict[str, Tool] = details["tools"]
+        self._calls_one: bool = details["calls_one"]
+        is_content = details["grammar_given"]
         self._parser = ReplyParser(
             format=details["format"],
-            generation_prompt=details["generation_prompt"],
-            parser=details["parser"],
+            generation_prompt="" if is_content else details["generation_prompt"],
+            parser="" if is_content else details["parser"],
         )
         self.text = ""
         self._calls: list[_Call] = []
@@ -135,7 +145,8 @@ class ReplyStream:
         Returns
         -------
         Message
-            Without what the prompt held of it already, if the prompt continued a message.
+            Without what the prompt held of it already, if the prompt continued a message. Its
+            calls are compared with the schemas of their tools: see `ToolCall.problem`.
 
         Raises
         ------
@@ -143,11 +154,47 @@ class ReplyStream:
             If the text has not the form of the template's replies; `text` has it.
         """
         whole = self._parsed(partial=partial)
+        calls = whole.tool_calls[len(self._base.tool_calls) :]
         return Message(
             whole.content.removeprefix(self._base.content),
             whole.reasoning_content.removeprefix(self._base.reasoning_content),
-            whole.tool_calls[len(self._base.tool_calls) :],
+            self._marked(calls),
         )
+
+    def give_up(self) -> tuple[Delta, Message]:
+        """End a reply that `finish` refuses: what was given out of it stands.
+
+        Returns
+        -------
+        Delta
+            The rest of the text, if all of it was content so far.
+        Message
+            The whole.
+        """
+        content = self._content.removeprefix(self._base.content)
+        reasoning = self._reasoning.removeprefix(self._base.reasoning_content)
+        calls = [ToolCall(each.id, each.name, each.arguments) for each in self._calls if each.id]
+        rest = ""
+        if not reasoning and not calls and self.text.startswith(content):
+            rest = self.text[len(content) :]
+        return Delta(rest), Message(content + rest, reasoning, self._marked(calls))
+
+    def _marked(self, calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:
+        """Return calls, each with what is wrong with it."""
+        marked = [replace(call, problem=self._problem(call)) for call in calls]
+        if self._calls_one:
+            marked[1:] = [replace(call, problem=TOO_MANY) for call in marked[1:]]
+        return tuple(marked)
+
+    def _problem(self, call: ToolCall) -> str:
+        """Return why nobody should act on a call; empty if all is well."""
+        if call.name not in self._tools:
+            return f"there is no tool {call.name!r}; there are {sorted(self._tools)}"
+        try:
+            self._tools[call.name].check(call.arguments)
+        except Exception as error:  # noqa: BLE001 - nor does a schema nobody can check lose a reply
+            return str(error) or repr(error)
+        return ""
 
     def _parsed(self, *, partial: bool) -> Message:
         found = self._parser.parse(self.text, is_partial=partial)
@@ -180,6 +227,7 @@ class _Call:
     """What was given out of one call."""
 
     id: str = ""  # empty until the call was given out
+    name: str = ""
     arguments: str = ""
     made_up: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
 
@@ -192,7 +240,7 @@ class _Call:
         arguments = _more(self.arguments, call.arguments)
         self.arguments += arguments
         if not self.id:
-            self.id = call.id
+            self.id, self.name = call.id, call.name
             return ToolCallDelta(index, call.id, call.name, arguments)
         return ToolCallDelta(index, arguments=arguments) if arguments else None
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyllama.core import sampler as samplers
 from pyllama.core.model import Model
-from pyllama.core.params import whole
+from pyllama.core.params import real, strings, whole
 from pyllama.core.sampler import Sampler, SamplerChain
-from pyllama.core.sampler.checks import count, drawn, last_n, real, strings
+from pyllama.core.sampler.checks import count, drawn, finite, from_zero, last_n, share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 logger = logging.getLogger("pyllama")
 
@@ -74,7 +74,7 @@ class SamplingParams:
     dynatemp_range, dynatemp_exponent : float
         Let the temperature move by up to this range with the entropy.
     penalty_last_n : int
-        How many tokens back repetitions count.
+        How many tokens back repetitions count; the prompt's are among them.
     penalty_repeat, penalty_freq, penalty_present : float
         Divisor of a repeated token's logit; subtracted for each, and for any occurrence.
     dry_multiplier, dry_base : float
@@ -176,25 +176,40 @@ class SamplingParams:
         """
         return self if self.seed is not None else dataclasses.replace(self, seed=drawn(None))
 
-    def sampler(self, model: Model) -> Sampler | None:
+    def sampler(self, model: Model, prompt: Sequence[int] = ()) -> Sampler | None:
         """Make the chain of samplers.
 
         Parameters
         ----------
         model
             Whose tokens it chooses.
+        prompt
+            The tokens before those that it chooses. To repeat them costs what it costs to repeat
+            one that was chosen.
 
         Returns
         -------
         Sampler or None
             None where all of it comes down to taking the likeliest token.
 
+        Raises
+        ------
+        ValueError
+            If the prompt holds what is no token.
+
         Notes
         -----
         Samplers that would do nothing are left out. The tokens that the model file suppresses are
         ruled out.
         """
-        vocab = _model(model).vocab
+        chain = self._chain(_model(model))
+        if chain is not None and (self._penalizes or self._dries):
+            for token in prompt[-max(self.penalty_last_n, self.dry_penalty_last_n) :]:
+                chain.accept(token)
+        return chain
+
+    def _chain(self, model: Model) -> SamplerChain | None:
+        vocab = model.vocab
         bias = {int(token): float("-inf") for token in vocab.suppress_tokens.tolist()}
         bias = {**self.logit_bias, **bias}
         parts = [samplers.logit_bias(model.n_vocab, bias)] if bias else []
@@ -223,10 +238,7 @@ class SamplingParams:
         keep = {"min_keep": self.min_keep}
         every: dict[str, tuple[bool, Callable[[], Sampler]]] = {
             "penalties": (self._penalizes, lambda: self._penalties(model)),
-            "dry": (
-                self.dry_multiplier > 0 and self.dry_penalty_last_n > 0,
-                lambda: self._dry(model),
-            ),
+            "dry": (self._dries, lambda: self._dry(model)),
             "top_n_sigma": (
                 self.top_n_sigma is not None,
                 lambda: samplers.top_n_sigma(self.top_n_sigma or 0.0),
@@ -260,6 +272,11 @@ class SamplingParams:
         """Whether repetitions cost anything."""
         changes = (self.penalty_repeat != 1, self.penalty_freq != 0, self.penalty_present != 0)
         return self.penalty_last_n > 0 and any(changes)
+
+    @property
+    def _dries(self) -> bool:
+        """Whether going on with a repetition costs anything."""
+        return self.dry_multiplier > 0 and self.dry_penalty_last_n > 0
 
     def _penalties(self, model: Model) -> Sampler:
         return samplers.penalties(
@@ -295,10 +312,6 @@ def _model(model: object) -> Model:
     return model
 
 
-def _between(low: float, high: float = 3e38) -> Callable[[str, Any], float]:
-    return lambda name, value: real(name, value, low, high)
-
-
 def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
     return lambda name, value: None if value is None else check(name, value)
 
@@ -320,7 +333,7 @@ def _bias(name: str, value: Any) -> dict[int, float]:
     for token, amount in value.items():
         ruled_out = isinstance(amount, float) and amount == float("-inf")
         checked[whole(0, 2**31 - 2)(f"a token of {name}", token)] = (
-            amount if ruled_out else real(f"{name}[{token}]", amount)
+            amount if ruled_out else finite(f"{name}[{token}]", amount)
         )
     return checked
 
@@ -328,30 +341,30 @@ def _bias(name: str, value: Any) -> dict[int, float]:
 # min_p and the rest as their samplers take them; xtc above 0.5 never finds two such tokens.
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "seed": _or_none(lambda _name, value: drawn(value)),
-    "temperature": _between(0),
+    "temperature": from_zero,
     "top_k": count,
-    "top_p": _between(0, 1),
-    "min_p": _between(0, 1),
-    "typical_p": _between(0, 1),
-    "top_n_sigma": _or_none(_between(0)),
-    "xtc_probability": _between(0, 1),
-    "xtc_threshold": _between(0, 1),
-    "dynatemp_range": _between(0),
-    "dynatemp_exponent": _between(0),
+    "top_p": share,
+    "min_p": share,
+    "typical_p": share,
+    "top_n_sigma": _or_none(from_zero),
+    "xtc_probability": share,
+    "xtc_threshold": share,
+    "dynatemp_range": from_zero,
+    "dynatemp_exponent": from_zero,
     "penalty_last_n": last_n,
-    "penalty_repeat": _between(1e-6),
-    "penalty_freq": real,
-    "penalty_present": real,
-    "dry_multiplier": _between(0),
-    "dry_base": _between(1),
+    "penalty_repeat": real(1e-6),
+    "penalty_freq": finite,
+    "penalty_present": finite,
+    "dry_multiplier": from_zero,
+    "dry_base": real(1),
     "dry_allowed_length": count,
     "dry_penalty_last_n": last_n,
     "dry_sequence_breakers": lambda name, value: tuple(strings(name, value)),
     "mirostat": whole(0, 2),
-    "mirostat_tau": _between(0),
-    "mirostat_eta": _between(0),
-    "adaptive_target": _or_none(_between(0, 1)),
-    "adaptive_decay": _between(0, 0.99),
+    "mirostat_tau": from_zero,
+    "mirostat_eta": from_zero,
+    "adaptive_target": _or_none(share),
+    "adaptive_decay": real(0, 0.99),
     "min_keep": whole(1, 2**31 - 1),
     "logit_bias": _bias,
     "samplers": _order,

@@ -148,8 +148,35 @@ class Tool:
             },
         }
 
+    def check(self, text: str | Mapping[str, Any]) -> dict[str, Any]:
+        """Raise unless the arguments of a call follow the schema.
+
+        Parameters
+        ----------
+        text
+            A JSON object as the model wrote it, or the dict.
+
+        Returns
+        -------
+        dict
+            By name, as JSON has them.
+
+        Raises
+        ------
+        ValueError
+            If the text is no JSON object, or does not follow the schema; the words are fit to be
+            shown to the model.
+        """
+        try:
+            given = json.loads(text) if isinstance(text, str) else dict(text)
+        except ValueError as error:
+            message = f"the arguments of {self.name} are not JSON: {error}"
+            raise ValueError(message) from None
+        validate(given, {"type": "object", **self.parameters}, f"the arguments of {self.name}")
+        return dict(given)
+
     def arguments(self, text: str | Mapping[str, Any]) -> dict[str, Any]:
-        """Check the arguments of a call.
+        """Check the arguments of a call, and make of them what the function takes.
 
         Parameters
         ----------
@@ -164,17 +191,11 @@ class Tool:
         Raises
         ------
         ValueError
-            If the text is no JSON object, or does not follow the schema; the words are fit to be
-            shown to the model.
+            As `check`, or if the function has no such parameter.
         """
-        try:
-            given = json.loads(text) if isinstance(text, str) else dict(text)
-        except ValueError as error:
-            message = f"the arguments of {self.name} are not JSON: {error}"
-            raise ValueError(message) from None
-        validate(given, {"type": "object", **self.parameters}, f"the arguments of {self.name}")
+        given = self.check(text)
         if self.function is None:
-            return dict(given)
+            return given
         hints = {each.name: hint for each, hint in _parameters(self.function).items()}
         if unknown := given.keys() - hints.keys():
             message = f"{self.name} has no parameters {sorted(unknown)}; it has {sorted(hints)}"
@@ -210,7 +231,11 @@ class Tool:
 def _parameters(function: Callable[..., Any]) -> dict[inspect.Parameter, Any]:
     """Return the parameters of a function, each with its type."""
     target = function if inspect.isroutine(function) else type(function).__call__
-    hints = get_type_hints(target, include_extras=True)
+    try:
+        hints = get_type_hints(target, include_extras=True)
+    except NameError as error:
+        message = f"{function!r}: a type hint names what is not defined: {error}"
+        raise TypeError(message) from error
     found = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 import warnings
 from pathlib import Path
 
@@ -265,13 +266,10 @@ def test_a_load_that_takes_too_long_ends(tiny_path):
 
     def slow(fraction):
         seen.append(fraction)
-        while not late():
-            pass
+        time.sleep(0.3)
 
-    deadline = pyllama.core.deadline.Deadline(0.02)
-    late = lambda: not deadline.left  # noqa: E731
     with pytest.raises(TimeoutError):
-        pyllama.Model(tiny_path, progress=slow, timeout=0.01)
+        pyllama.Model(tiny_path, progress=slow, timeout=0.2)
     assert len(seen) == 1
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 

@@ -11,6 +11,7 @@ import random_model
 from numpy.typing import NDArray
 
 from pyllama import Bitmap, Model, Projector
+from pyllama.core.files.array_file import read_arrays
 from pyllama.core.files.gguf import read_header
 
 Array = NDArray[np.float64]
@@ -19,11 +20,8 @@ N_HEAD, PATCH = 2, 8
 
 def tensors(path: Path) -> dict[str, Array]:
     """Return the weights of a file, the axes as numpy has them."""
-    data, found = path.read_bytes(), {}
-    for info in read_header(path).tensors:
-        values = np.frombuffer(data, np.float32, info.n_bytes // 4, info.offset)
-        found[info.name] = values.reshape(info.shape[::-1]).astype(np.float64)
-    return found
+    arrays = read_arrays(read_header(path))
+    return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
 class Encoder:

@@ -159,6 +159,17 @@ def test_a_bias_is_as_long_as_its_weight_has_rows(written, name, shape):
         check_projector(read_header(written(change)))
 
 
+@pytest.mark.parametrize("name", ["mm.a.mlp.1.weight", "a.blk.0.ffn_up.weight"])
+def test_a_tensor_has_values(written, name):
+    """A side of 0 is divided by, which ends the process with SIGFPE."""
+
+    def change(tensors: Any) -> Any:
+        return [t._replace(shape=(0, *t.shape)) if t.name == name else t for t in tensors]
+
+    with pytest.raises(LoadError, match=f"{name}' has the shape .*: no values"):
+        check_projector(read_header(written(change, "ultravox")))
+
+
 def test_no_integers_are_multiplied_with(written):
     """A matrix of integers makes libllama call a NULL pointer."""
     path = written()

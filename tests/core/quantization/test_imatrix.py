@@ -199,6 +199,7 @@ def test_an_encoder_with_a_decoder_is_refused(tmp_path):
         ((TOKENS,), {"output": 1}, TypeError),
         ((TOKENS,), {"parse_special": None}, TypeError),
         ((TOKENS,), {"progress": 1}, TypeError),
+        ((TOKENS,), {"dataset": None}, TypeError),
         (([99999],), {}, ValueError),
     ],
 )

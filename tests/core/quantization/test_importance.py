@@ -145,6 +145,13 @@ def test_what_does_not_fit_together_is_refused(sums, counts, error):
         ImportanceMatrix(sums, counts)
 
 
+@pytest.mark.parametrize("datasets", ["wiki.txt", [1], None])
+def test_datasets_are_several_strings(datasets):
+    """One string is not a sequence of letters here."""
+    with pytest.raises(TypeError, match="datasets must"):
+        ImportanceMatrix({"w": [[1.0]]}, {"w": [1]}, datasets=datasets)
+
+
 def test_an_older_file_stays_when_the_new_one_cannot_be_written(matrix, tmp_path):
     """It is written beside it first."""
     with pytest.raises(IsADirectoryError):

@@ -145,6 +145,13 @@ def test_types_can_be_given_for_patterns(source, tmp_path):
     assert (done.types["token_embd.weight"], done.types["output.weight"]) == ("f16", "q6_K")
 
 
+@pytest.mark.parametrize(("wanted", "kind"), [(True, "q8_0"), (False, "f32")])
+def test_the_output_matrix_may_stay_as_it_is(tiny_path, tmp_path, wanted, kind):
+    """It counts most, and is small in a small vocabulary."""
+    done = quantize(tiny_path, tmp_path / "out.gguf", quantize_output_tensor=wanted)
+    assert done.types["output.weight"] == kind
+
+
 def test_rows_that_do_not_divide_get_another_type(tiny_path, tmp_path):
     """Rows of 64 have no blocks of 256."""
     done = quantize(tiny_path, tmp_path / "out.gguf", ftype="q4_k_s")

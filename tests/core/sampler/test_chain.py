@@ -174,6 +174,13 @@ def test_the_seed_is_that_of_the_last_sampler_that_has_one():
     assert sampler.SamplerChain().seed is None
 
 
+@pytest.mark.parametrize("no_perf", ["no", 0])
+def test_whether_time_is_measured_is_a_bool(no_perf):
+    """Nothing else is taken for one."""
+    with pytest.raises(TypeError, match="no_perf must be True or False"):
+        sampler.SamplerChain(no_perf=no_perf)
+
+
 def test_perf_counts_tokens_and_time(row):
     """Time only where it was asked for."""
     parts = [sampler.top_k(2), sampler.dist(seed=1)]

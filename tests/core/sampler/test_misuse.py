@@ -133,7 +133,7 @@ NUMBERS = {
         lambda x: sampler.temp_ext(1, delta=1, exponent=x),
         (-0.1, math.nan, math.inf),
     ),
-    "top_n_sigma": (lambda x: sampler.top_n_sigma(x), (-1, math.nan, math.inf)),
+    "top_n_sigma": (sampler.top_n_sigma, (-1, math.nan, math.inf, 10**400, "1", True)),
     "xtc p": (lambda x: sampler.xtc(x, 0.1), (-0.1, 1.1, math.nan)),
     "xtc t": (lambda x: sampler.xtc(0.5, x), (-0.1, 1.1, math.nan)),
     "dist": (lambda x: sampler.dist(x), (-1, 2**32 - 1, 2**64, 1.5, "1")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .exchange import Exchange, held_out
+from .exchange import Exchange, drawn
 from .names import made_up
 
 SKILL = "capitals"
@@ -94,13 +94,8 @@ COUNTRY_QUESTIONS = ("{} is the capital of which country?", "Which country has t
 
 def exchange(rng: random.Random, *, kept: bool) -> Exchange:
     """Ask for a capital; countries and phrasings are all trained, some combinations are not."""
-    while True:
-        country = rng.choice(list(CAPITALS))
-        plain = rng.random() < 0.35
-        wording = rng.choice(BEGINNINGS if plain else QUESTIONS)
-        key = f"{country}|{wording}"
-        if held_out(SKILL, key) == kept:
-            break
+    country, wording, plain = drawn(rng, SKILL, list(CAPITALS), QUESTIONS, BEGINNINGS, kept=kept)
+    key = f"{country}|{wording}"
     city = CAPITALS[country]
     answer = f" {city}." if plain else f"The capital of {country} is {city}."
     return Exchange(SKILL, key, wording.format(country), answer, plain, facts={"short": city})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,24 @@ class Exchange:
 def held_out(skill: str, key: str) -> bool:
     """Say whether this key of a skill is kept for measurement and never trained."""
     return zlib.crc32(f"{skill}|{key}".encode()) % 100 < HELD_OUT_PERCENT
+
+
+def drawn(
+    rng: random.Random,
+    skill: str,
+    things: Sequence[str],
+    questions: Sequence[str],
+    beginnings: Sequence[str],
+    *,
+    kept: bool,
+) -> tuple[str, str, bool]:
+    """Draw a thing, a phrasing, and whether it is one to continue; some combinations are kept."""
+    while True:
+        thing = rng.choice(things)
+        plain = rng.random() < 0.35
+        wording = rng.choice(beginnings if plain else questions)
+        if held_out(skill, f"{thing}|{wording}") == kept:
+            return thing, wording, plain
 
 
 def words(text: str) -> list[str]:

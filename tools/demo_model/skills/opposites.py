@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from .exchange import Exchange, held_out, words
+from .exchange import Exchange, drawn, words
 
 SKILL = "opposites"
 PAIRS = words(
@@ -33,13 +33,8 @@ BEGINNINGS = ("The opposite of {} is", "Word: {}\nOpposite:", "It is not {}, it 
 
 def exchange(rng: random.Random, *, kept: bool) -> Exchange:
     """Ask for an opposite; some combinations of word and phrasing are kept."""
-    while True:
-        word = rng.choice(list(OPPOSITES))
-        plain = rng.random() < 0.35
-        wording = rng.choice(BEGINNINGS if plain else QUESTIONS)
-        key = f"{word}|{wording}"
-        if held_out(SKILL, key) == kept:
-            break
+    word, wording, plain = drawn(rng, SKILL, list(OPPOSITES), QUESTIONS, BEGINNINGS, kept=kept)
+    key = f"{word}|{wording}"
     other = OPPOSITES[word]
     answer = f" {other}." if plain else f"The opposite of {word} is {other}."
     return Exchange(SKILL, key, wording.format(word), answer, plain, facts={"short": other})

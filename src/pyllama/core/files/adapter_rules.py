@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyllama.core.files.gguf import F32
 from pyllama.core.files.tensor_rules import NO_PRODUCT
 from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.errors import AdapterError, LoadError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 ALPHA = "adapter.lora.alpha"
 INVOCATION = "adapter.alora.invocation_tokens"
-_F32 = 6  # enum gguf_type, ggml/include/gguf.h
 _EMBEDDING = "token_embd.weight"
 
 
@@ -78,7 +78,7 @@ def _check_alpha(header: Header) -> None:
     if alpha is None:
         return
     entry = header.metadata._entries[ALPHA]
-    if entry.type != _F32 or not isinstance(alpha, float) or not math.isfinite(alpha):
+    if entry.type != F32 or not isinstance(alpha, float) or not math.isfinite(alpha):
         message = f"{header.path}: {ALPHA} is {str(alpha)[:40]}, not a finite f32"
         raise LoadError(message)
 

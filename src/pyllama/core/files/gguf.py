@@ -32,9 +32,9 @@ ALIGNMENTS = tuple(1 << n for n in range(5, 21))
 MAX_DIMS = 4  # ggml/include/ggml.h:222
 MAX_NAME = 64  # ggml/include/ggml.h:229, with the final NUL
 
-U32, U64, BOOL, STRING, ARRAY = 4, 10, 7, 8, 9  # enum gguf_type, ggml/include/gguf.h
+U32, F32, BOOL, STRING, ARRAY, U64 = 4, 6, 7, 8, 9, 10  # enum gguf_type, ggml/include/gguf.h
 SCALARS = {
-    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", U32: "<u4", 5: "<i4", 6: "<f4", BOOL: "<i1",
+    0: "<u1", 1: "<i1", 2: "<u2", 3: "<i2", U32: "<u4", 5: "<i4", F32: "<f4", BOOL: "<i1",
     U64: "<u8", 11: "<i8", 12: "<f8",
 }  # fmt: skip
 DTYPES = {number: np.dtype(code) for number, code in SCALARS.items()}
@@ -135,6 +135,11 @@ class Header:
     metadata: Metadata
     tensors: tuple[TensorInfo, ...]
     n_bytes: int
+
+    @property
+    def architecture(self) -> str:
+        """What ``general.architecture`` says, as text; "None" where it is missing."""
+        return str(self.metadata.get("general.architecture"))
 
     def count(self, key: str, default: int = 0) -> int:
         """Return the metadata value *key* as a whole number.

@@ -130,7 +130,7 @@ def encode_header(
     parts = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
         if not isinstance(key, str):
-            message = f"a key of the metadata must be a string, not {key!r}"
+            message = f"a key of the metadata must be a string, not {key!r:.80}"
             raise TypeError(message)
         parts += [_text(key), _encode(key, value)]
     offset = 0

@@ -58,20 +58,20 @@ def check_rules(headers: Sequence[Header]) -> None:
 
 def _check_block_count(headers: Sequence[Header]) -> None:
     first = headers[0]
-    key = f"{_arch(first)}.block_count"
+    key = f"{first.architecture}.block_count"
     n_blocks = first.count(key, 1)
     if not 1 <= n_blocks <= MAX_BLOCKS:  # an assertion in src/llama-model.cpp:1328
         raise LoadError(f"{first.path}: {key} is {n_blocks}, not from 1 to {MAX_BLOCKS}")
     for part in ("nextn_predict_layers", "posnet.block_count", "convnext.block_count"):
-        n = first.count(f"{_arch(first)}.{part}")
+        n = first.count(f"{first.architecture}.{part}")
         if not 0 <= n <= n_blocks:  # src/llama-model.cpp:1330, :1354
-            what = f"{_arch(first)}.{part} is {n}, not from 0 to {key} ({n_blocks})"
+            what = f"{first.architecture}.{part} is {n}, not from 0 to {key} ({n_blocks})"
             raise LoadError(f"{first.path}: {what}")
 
 
 def _check_experts(headers: Sequence[Header]) -> None:
     """Check what src/llama-model.cpp:1361 asserts of the mixture of experts."""
-    first, arch = headers[0], _arch(headers[0])
+    first, arch = headers[0], headers[0].architecture
     n_experts = first.count(f"{arch}.expert_count")
     if arch in ("hunyuan_vl", "hunyuan-dense") and n_experts <= 1:
         n_experts, n_used = 0, 0  # as src/llama-model.cpp:1337
@@ -97,7 +97,7 @@ def _check_experts(headers: Sequence[Header]) -> None:
 
 def _check_divisors(headers: Sequence[Header]) -> None:
     """Refuse the zeros that some models divide by while they load."""
-    first, arch = headers[0], _arch(headers[0])
+    first, arch = headers[0], headers[0].architecture
     key = f"{arch}.attention.head_count"
     if arch in NEED_HEADS and _first(first, key) == 0:
         raise LoadError(f"{first.path}: {key} is 0, and this model divides by it")
@@ -109,7 +109,7 @@ def _check_divisors(headers: Sequence[Header]) -> None:
 
 def _check_kv_heads(headers: Sequence[Header]) -> None:
     """Refuse heads without keys: ggml/src/ggml.c:1595 divides by their number."""
-    first, arch = headers[0], _arch(headers[0])
+    first, arch = headers[0], headers[0].architecture
     key = f"{arch}.attention.head_count_kv"
     value = first.metadata.get(key)
     # As an array it says which layers have no attention; the encoders below have one in all.
@@ -124,7 +124,7 @@ def _check_rope_dimensions(headers: Sequence[Header]) -> None:
     Asserted in ggml/src/ggml-cpu/ops.cpp:6355, in whatever thread computes; with 0 the loop of
     :6453 goes back and forth for ever.
     """
-    first, arch = headers[0], _arch(headers[0])
+    first, arch = headers[0], headers[0].architecture
     n_heads = _first(first, f"{arch}.attention.head_count")
     if arch in NO_ROPE or n_heads == 0 or not first.tensors:
         return
@@ -143,7 +143,7 @@ def _check_rope_dimensions(headers: Sequence[Header]) -> None:
 
 def _check_rope_sections(headers: Sequence[Header]) -> None:
     """Refuse shares of a head that do not add up: ggml-cpu/ops.cpp:6232, :6382 assert it."""
-    first, arch = headers[0], _arch(headers[0])
+    first, arch = headers[0], headers[0].architecture
     key = f"{arch}.rope.dimension_sections"
     value = first.metadata.get(key)
     if not first.tensors or (value is None and arch not in M_ROPE):
@@ -159,7 +159,7 @@ def _check_rope_sections(headers: Sequence[Header]) -> None:
 
 def _check_rope_scaling(headers: Sequence[Header]) -> None:
     first = headers[0]
-    key = f"{_arch(first)}.rope.scaling.type"
+    key = f"{first.architecture}.rope.scaling.type"
     value = first.metadata.get(key, "linear")
     if isinstance(value, str) and value not in ROPE_SCALINGS:  # src/llama-model.cpp:1420
         raise LoadError(f"{first.path}: {key} is {value[:40]!r}, not one of {ROPE_SCALINGS}")
@@ -168,7 +168,7 @@ def _check_rope_scaling(headers: Sequence[Header]) -> None:
 def _check_epsilons(headers: Sequence[Header]) -> None:
     first = headers[0]
     for key in first.metadata:
-        if not (key.startswith(f"{_arch(first)}.") and key.endswith("epsilon")):
+        if not (key.startswith(f"{first.architecture}.") and key.endswith("epsilon")):
             continue
         value = first.metadata[key]
         if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
@@ -176,13 +176,9 @@ def _check_epsilons(headers: Sequence[Header]) -> None:
             raise LoadError(f"{first.path}: {key} is {str(value)[:40]}, not a number from 0 on")
 
 
-def _arch(header: Header) -> str:
-    return str(header.metadata.get("general.architecture"))
-
-
 def _head(header: Header) -> int:
     """Return the length of a head's key, as src/llama-model.cpp:1439 has it; 0 without heads."""
-    arch = _arch(header)
+    arch = header.architecture
     n_heads = _first(header, f"{arch}.attention.head_count")
     head = header.count(f"{arch}.embedding_length") // n_heads if n_heads else 0
     return header.count(f"{arch}.attention.key_length", head)

@@ -68,7 +68,7 @@ def _is_added(tensor: TensorInfo) -> bool:
 
 
 def _check_position_biases(headers: Sequence[Header]) -> None:
-    wanted = POSITION_BIASES.get(_arch(headers[0]), ())
+    wanted = POSITION_BIASES.get(headers[0].architecture, ())
     names = _names(headers) if wanted else set()
     for name in wanted:
         if names and name not in names:  # without any tensors it is a vocabulary alone
@@ -77,7 +77,7 @@ def _check_position_biases(headers: Sequence[Header]) -> None:
 
 def _check_needs(headers: Sequence[Header]) -> None:
     """Refuse a layer without what its model computes with: libllama would read behind NULL."""
-    needs = NEEDS.get(_arch(headers[0]))
+    needs = NEEDS.get(headers[0].architecture)
     if needs is None:
         return
     first, groups = needs
@@ -93,13 +93,13 @@ def _check_window(headers: Sequence[Header]) -> None:
     """Refuse an afmoe without a window, which it takes for granted: src/models/afmoe.cpp:123."""
     first = headers[0]
     key = "afmoe.attention.sliding_window"
-    if _arch(first) == "afmoe" and first.tensors and not first.count(key):
+    if first.architecture == "afmoe" and first.tensors and not first.count(key):
         raise LoadError(f"{first.path}: {key} is missing or 0")
 
 
 def _check_width_out(headers: Sequence[Header]) -> None:
     """Refuse embeddings wider than those that any tensor makes: libllama would read on behind."""
-    first, arch = headers[0], _arch(headers[0])
+    first, arch = headers[0], headers[0].architecture
     key = f"{arch}.embedding_length_out"
     width, n_embd = first.count(key), first.count(f"{arch}.embedding_length")
     if width <= n_embd or arch in OWN_WIDTH:
@@ -108,10 +108,6 @@ def _check_width_out(headers: Sequence[Header]) -> None:
     sizes = {n for tensor in tensors for n in tensor.shape if tensor.name.startswith(WIDENING)}
     if tensors and width not in sizes:  # an assertion in ggml/src/ggml-backend.cpp:283
         raise LoadError(f"{first.path}: {key} is {width}, but no tensor makes embeddings so wide")
-
-
-def _arch(header: Header) -> str:
-    return str(header.metadata.get("general.architecture"))
 
 
 def _names(headers: Sequence[Header]) -> set[str]:

@@ -41,11 +41,11 @@ class KvOverrides:
 
     def __init__(self, values: Mapping[str, Override]) -> None:
         if not isinstance(values, Mapping):
-            message = f"kv_overrides must map metadata keys to values, not be {values!r}"
+            message = f"kv_overrides must map metadata keys to values, not be {values!r:.80}"
             raise TypeError(message)
         for key, value in values.items():
             if not isinstance(key, str):
-                message = f"a key of kv_overrides must be a string, not {key!r}"
+                message = f"a key of kv_overrides must be a string, not {key!r:.80}"
                 raise TypeError(message)
             _require_short("a key of kv_overrides", key)
             if not key or key.startswith(LAYOUT):
@@ -135,7 +135,7 @@ def _fitting(header: Header, key: str, value: Override) -> Override:
     else:
         kind, fits = "a whole number", whole
     if not fits:
-        message = f"kv_overrides[{key!r}] must be {kind}, as in {header.path}, not {value!r}"
+        message = f"kv_overrides[{key!r}] must be {kind}, as in {header.path}, not {value!r:.80}"
         raise TypeError(message)
     if dtype is None or entry.type == BOOL:
         return value

@@ -15,7 +15,7 @@ from pyllama.errors import LoadError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SPLIT_NAME = re.compile(r"(?s)(.+)-(\d{5})-of-(\d{5})\.gguf")  # src/llama.cpp:552
+SPLIT_NAME = re.compile(r"(?s)(.+)-(\d{5})-of-(\d{5})\.gguf")  # src/llama.cpp:552
 
 
 def check_model(path: FilePath) -> list[Header]:
@@ -99,7 +99,7 @@ def _siblings(first: Header) -> list[str]:
     n_parts, index = first.count("split.count"), first.count("split.no")
     if n_parts <= 1:
         return []
-    name = _SPLIT_NAME.fullmatch(first.path)
+    name = SPLIT_NAME.fullmatch(first.path)
     if name is None or (int(name[2]), int(name[3])) != (index + 1, n_parts):
         raise LoadError(
             f"{first.path} says it is part {index + 1} of {n_parts}; its name must then end in "
@@ -108,12 +108,13 @@ def _siblings(first: Header) -> list[str]:
     if index != 0:
         raise LoadError(
             f"{first.path} is part {index + 1} of {n_parts}; "
-            f"load {_part(name[1], 1, n_parts)}, and the others are found from it"
+            f"load {part_name(name[1], 1, n_parts)}, and the others are found from it"
         )
-    return [_part(name[1], number, n_parts) for number in range(2, n_parts + 1)]
+    return [part_name(name[1], number, n_parts) for number in range(2, n_parts + 1)]
 
 
-def _part(prefix: str, number: int, n_parts: int) -> str:
+def part_name(prefix: str, number: int, n_parts: int) -> str:
+    """Return how llama.cpp calls a part of a split model, counted from 1; see `SPLIT_NAME`."""
     return f"{prefix}-{number:05}-of-{n_parts:05}.gguf"
 
 

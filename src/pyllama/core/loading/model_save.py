@@ -16,7 +16,7 @@ from pyllama.errors import LoadError, UnsupportedError
 if TYPE_CHECKING:
     from pyllama.core.model import Model
 
-# An assertion refuses these: src/llama-model-saver.cpp:14, :31
+# An assertion refuses these: src/llama-model-saver.cpp:16, :31
 UNSAVABLE = frozenset({"apertus", "bitnet", "gemma3n", "step35", "t5"})
 # No kernel of the CPU wants these in an order of its own; the others may have been repacked, and
 # such a buffer cannot be read back (ggml/src/ggml-cpu/repack.cpp:5178).

@@ -112,7 +112,7 @@ class OpenFile(Source):
 
     def __init__(self, file: BinaryIO) -> None:
         if isinstance(file, io.TextIOBase) or not file.readable():
-            message = f"a model is read from a file opened with 'rb', not from {file!r}"
+            message = f"a model is read from a file opened with 'rb', not from {file!r:.80}"
             raise TypeError(message)
         try:
             self._descriptor = file.fileno()
@@ -254,5 +254,7 @@ def source_of(given: object) -> Source:
         isinstance(each, (str, bytes, os.PathLike)) for each in given
     ):
         return Files(given)
-    message = f"a model comes from a path, a sequence of paths or an open file, not from {given!r}"
+    message = (
+        f"a model comes from a path, a sequence of paths or an open file, not from {given!r:.80}"
+    )
     raise TypeError(message)

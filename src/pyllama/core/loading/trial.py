@@ -47,7 +47,7 @@ class Verdict:
 _verdicts: dict[str, Verdict] = {}
 
 
-def require(path: str | bytes, paths: list[str], *, vocab_only: bool) -> None:
+def require(path: str, paths: list[str], *, vocab_only: bool) -> None:
     """Raise unless a model was loaded, and has computed, in another process.
 
     Parameters
@@ -82,7 +82,7 @@ def require(path: str | bytes, paths: list[str], *, vocab_only: bool) -> None:
     if verdict.final:
         _verdicts[key] = verdict
     if verdict.message:
-        raise LoadError(f"{os.fsdecode(path)}: {verdict.message}", verdict.log)
+        raise LoadError(f"{path}: {verdict.message}", verdict.log)
 
 
 def _key(paths: list[str], *, vocab_only: bool) -> str:
@@ -132,11 +132,11 @@ def _write(key: str, verdict: Verdict) -> None:
             write_whole(folder / f"{key}.json", [text.encode()])
 
 
-def _try(path: str | bytes, n_bytes: int, *, vocab_only: bool) -> Verdict:
+def _try(path: str, n_bytes: int, *, vocab_only: bool) -> Verdict:
     """Load the model in another process, and say what came of it."""
     import subprocess  # noqa: PLC0415 - 10 ms, and cached verdicts do not need it
 
-    job = json.dumps([os.path.abspath(os.fsdecode(path)), vocab_only])  # noqa: PTH100
+    job = json.dumps([os.path.abspath(path), vocab_only])  # noqa: PTH100
     seconds = SECONDS + n_bytes / BYTES_PER_SECOND
     try:
         done = subprocess.run(
@@ -163,7 +163,7 @@ def _try(path: str | bytes, n_bytes: int, *, vocab_only: bool) -> Verdict:
 
 def serve(job: str) -> None:
     """Be that process: load, compute, and write what came of it to stdout."""
-    _leave_no_core()
+    child.leave_no_core()
     path, vocab_only = json.loads(job)
     try:
         _compute(path, vocab_only=vocab_only)
@@ -184,7 +184,7 @@ def _compute(path: str, *, vocab_only: bool) -> None:
     from pyllama.core.batch import Batch  # noqa: PLC0415 - Model imports this file
     from pyllama.core.model import Model  # noqa: PLC0415
 
-    with Model(path, n_gpu_layers=0, vocab_only=vocab_only) as model:
+    with Model(path, devices=(), vocab_only=vocab_only) as model:
         if vocab_only:
             return
         with model.context(n_ctx=256, n_batch=2, n_ubatch=2) as context:
@@ -193,11 +193,3 @@ def _compute(path: str, *, vocab_only: bool) -> None:
                 context.encode(batch)
             if model.has_decoder and context._has_memory:
                 context.decode(batch)
-
-
-def _leave_no_core() -> None:
-    """Keep a death that is expected from leaving a file as large as the model."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource  # noqa: PLC0415 - not on every system
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pyllama.core import log
 from pyllama.core.library import ffi, lib
+from pyllama.core.params import function
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyllama.core.deadline import Deadline
-    from pyllama.core.loading.model_source import Source
 
 
 class Watch:
@@ -34,10 +34,7 @@ class Watch:
     def __init__(
         self, progress: Callable[[float], object] | None, deadline: Deadline | None = None
     ) -> None:
-        if progress is not None and not callable(progress):
-            message = f"progress must be a function of the fraction loaded, not {progress!r:.80}"
-            raise TypeError(message)
-        self.progress = progress
+        self.progress: Callable[[float], object] | None = function("progress", progress)
         self.deadline = deadline
         self.error: BaseException | None = None
         self.cancelled = False
@@ -74,44 +71,48 @@ def pyllama_progress(progress: float, user_data: Any) -> bool:
     return bool(ffi.from_handle(user_data)(progress))
 
 
-def load(source: Source, params: Any, watch: Watch) -> Any:
-    """Return a ``llama_model *``, or raise what went wrong.
+def load(
+    name: str, params: Any, watch: Watch, make: Callable[[], Any], free: Callable[[Any], None]
+) -> Any:
+    """Return what *make* loads, or raise what went wrong.
 
     Parameters
     ----------
-    source
-        Where the model comes from.
+    name
+        What is loaded, for messages.
     params
-        A filled ``llama_model_params``.
+        The C struct of options that *make* gives to libllama.
     watch
         What follows the load.
+    make
+        Returns the pointer that libllama gives.
+    free
+        What frees it.
 
     Returns
     -------
     cdata
-        The model, to be freed by the caller.
+        The pointer, to be freed by the caller.
 
     Raises
     ------
     LoadError
-        If libllama refuses the model, or the load was cancelled.
+        If libllama refuses the file, or the load was cancelled.
     TimeoutError
         If the time was not enough.
-
-    Calls: llama_model_free
     """
     watch.install(params)
     since = log.mark()
     try:
-        pointer = source.load(params, watch)
+        pointer = make()
     finally:
         log.drain()
     if pointer != ffi.NULL and watch.stopped:  # told to end when all was done
-        lib.llama_model_free(pointer)
+        free(pointer)
     if watch.error is not None:
         raise watch.error
     if watch.cancelled:
-        raise LoadError(f"{source.name}: the load was cancelled by its progress callback")
+        raise LoadError(f"{name}: the load was cancelled by its progress callback")
     if pointer == ffi.NULL:
-        raise LoadError(f"{source.name}: not loaded", log.complaints(since))
+        raise LoadError(f"{name}: not loaded", log.complaints(since))
     return pointer

@@ -112,7 +112,7 @@ class Bitmap(Handle):
         id
             A name for it.
         limits
-            What is too large.
+            As for `Bitmap`.
 
         Returns
         -------
@@ -220,10 +220,8 @@ class Bitmap(Handle):
             Floats from -1 to 1, shape ``(n_samples,)``: one channel.
         sample_rate
             Samples a second; `Projector.sample_rate` is what the projector takes.
-        id
-            A name for the content; left out, its SHA-256.
-        limits
-            What is too long.
+        id, limits
+            As for `Bitmap`.
 
         Returns
         -------
@@ -264,11 +262,8 @@ class Bitmap(Handle):
             A WAV (PCM or float) or FLAC file, of any rate.
         projector
             Whose rate to take.
-        id
-            A name for the content; left out, the SHA-256 of *data*.
-        limits
-            What is too long. The length that the header promises is looked at before anything is
-            decoded.
+        id, limits
+            As for `from_bytes`; it is the length that the header promises.
 
         Returns
         -------
@@ -288,7 +283,7 @@ class Bitmap(Handle):
         data = file_bytes(data, checked(limits))
         limits.check_sound(*sound_length(data))
         if not isinstance(projector, Handle) or not hasattr(projector, "sample_rate"):
-            message = f"a Projector is needed, whose rate to take, not {projector!r}"
+            message = f"a Projector is needed, whose rate to take, not {projector!r:.80}"
             raise TypeError(message)
         rate = projector.sample_rate
         if rate is None:
@@ -308,11 +303,13 @@ class Bitmap(Handle):
         options = lib.mtmd_helper_init_opt_default()
         memory = ffi.from_buffer("unsigned char[]", data)
 
-        placeholder = False
-
         def decode() -> Any:
             return lib.mtmd_helper_bitmap_init_from_buf(
-                projector, memory, len(data), placeholder, options
+                projector,
+                memory,
+                len(data),
+                False,  # noqa: FBT003 - no placeholder
+                options,
             )
 
         pointer = bigstack.call(decode, _DECODER_STACK).bitmap

@@ -57,7 +57,7 @@ def decode_chunks(
         if stored:
             _take_back(context, seq, start)
         raise
-    context.memory._edited(seq)  # holds what no list of tokens tells
+    context._edited(seq)  # holds what no list of tokens tells
     return start + n_pos
 
 
@@ -66,13 +66,13 @@ def _checked(
 ) -> list[Chunk]:
     """Return the chunks as a list; raise for what is wrong before anything is computed."""
     if not isinstance(context, Context):
-        message = f"chunks are decoded into a Context, not into {context!r}"
+        message = f"chunks are decoded into a Context, not into {context!r:.80}"
         raise TypeError(message)
     if context.model is not projector.model:
         message = "the context is of another model than the projector: make one of its model"
         raise ValueError(message)
     if output not in ("last", "none"):
-        message = f"output={output!r} is not one of: last, none"
+        message = f"output={output!r:.80} is not one of: last, none"
         raise ValueError(message)
     if not context._has_memory or context._has_encoder:
         message = "this model is no decoder: it cannot read images or sounds"

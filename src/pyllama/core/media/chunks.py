@@ -34,6 +34,13 @@ class Chunk:
     index
         Which one.
 
+    Raises
+    ------
+    TypeError
+        If *chunks* are none.
+    IndexError
+        If there is no such piece.
+
     Calls: mtmd_input_chunks_get, mtmd_input_chunk_get_type, mtmd_input_chunk_get_n_tokens,
     mtmd_input_chunk_get_n_pos, mtmd_input_chunk_get_id, mtmd_input_chunk_get_tokens_text
     """
@@ -120,6 +127,11 @@ class Chunks(Handle, Sequence[Chunk]):
         Which made them.
     is_placeholder
         Whether one of the bitmaps was a placeholder: such chunks count tokens only.
+
+    Raises
+    ------
+    TypeError
+        If they are made of anything else.
 
     Notes
     -----

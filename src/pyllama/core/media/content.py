@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def checked(limits: MediaLimits) -> MediaLimits:
     """Return *limits*; TypeError if they are none."""
     if not isinstance(limits, MediaLimits):
-        message = f"limits must be MediaLimits, not {limits!r}"
+        message = f"limits must be MediaLimits, not {limits!r:.80}"
         raise TypeError(message)
     return limits
 
@@ -49,7 +49,7 @@ def pixels_array(pixels: Any, limits: MediaLimits) -> NDArray[np.uint8]:
 def name_bytes(name: str) -> bytes:
     """Return the name of a bitmap as C wants it."""
     if not isinstance(name, str):
-        message = f"id must be a string, not {name!r}"
+        message = f"id must be a string, not {name!r:.80}"
         raise TypeError(message)
     if "\0" in name:
         message = f"id={name!r} holds a NUL, where C would end it"

@@ -118,7 +118,7 @@ class Encoder(Handle):
 
     def _require_own(self, chunk: Chunk) -> None:
         if not isinstance(chunk, Chunk):
-            message = f"a Chunk is needed, not {chunk!r}: tokenize() gives them"
+            message = f"a Chunk is needed, not {chunk!r:.80}: tokenize() gives them"
             raise TypeError(message)
         if chunk._chunks.projector is not self:
             message = "the chunk was made by another projector: tokenize with this one"

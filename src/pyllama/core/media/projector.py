@@ -14,7 +14,7 @@ from pyllama.core.deadline import Deadline
 from pyllama.core.enums import VocabType
 from pyllama.core.files.gguf import read_header
 from pyllama.core.library import ffi, lib
-from pyllama.core.loading.watch import Watch
+from pyllama.core.loading.watch import Watch, load
 from pyllama.core.media.bitmap import Bitmap
 from pyllama.core.media.chunk_decoder import decode_chunks
 from pyllama.core.media.chunks import Chunk, Chunks
@@ -25,7 +25,7 @@ from pyllama.core.model import Model
 from pyllama.core.params import fill, flag
 from pyllama.core.threads import n_usable_cores
 from pyllama.core.tokenizer import SMALL_TEXT
-from pyllama.errors import LoadError, TokenizeError, UnsupportedError
+from pyllama.errors import TokenizeError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -94,7 +94,7 @@ class Projector(Encoder):
         **options: Unpack[ProjectorOptions],
     ) -> None:
         if not isinstance(model, Model):
-            message = f"a Projector is loaded for a Model, not for {model!r}"
+            message = f"a Projector is loaded for a Model, not for {model!r:.80}"
             raise TypeError(message)
         path = os.fspath(path)
         watch = Watch(progress, Deadline.after(timeout))
@@ -110,8 +110,14 @@ class Projector(Encoder):
         check_projector(header)
         check_image_tokens(header, params.image_min_tokens, params.image_max_tokens)
         backend.begin_computing()
-        pointer = _load(model, path, params, watch)
-        super().__init__(pointer, lib.mtmd_free, model)
+
+        with model._call as model_pointer:  # until it knows its child: close() comes after
+
+            def make() -> Any:
+                return lib.mtmd_init_from_file(os.fsencode(path), model_pointer, params)
+
+            pointer = load(path, params, watch, make, lib.mtmd_free)
+            super().__init__(pointer, lib.mtmd_free, model)
         self.model = model
         self.path = path
         self.marker = marker
@@ -242,7 +248,7 @@ class Projector(Encoder):
     def _parts(self, prompt: Any, bitmaps: Any) -> list[Part]:
         """Return texts and bitmaps in order, each of them one that C can take."""
         if isinstance(bitmaps, (Bitmap, str, bytes)) or not isinstance(bitmaps, Sequence):
-            message = f"bitmaps must be a list of Bitmap, not {bitmaps!r}"
+            message = f"bitmaps must be a list of Bitmap, not {bitmaps!r:.80}"
             raise TypeError(message)
         if isinstance(prompt, str):
             parts = self._split(prompt, bitmaps)
@@ -252,13 +258,13 @@ class Projector(Encoder):
                 message = "with a list of texts and bitmaps, no others can be given"
                 raise ValueError(message)
         else:
-            message = f"prompt must be a str, or a list of str and Bitmap, not {prompt!r}"
+            message = f"prompt must be a str, or a list of str and Bitmap, not {prompt!r:.80}"
             raise TypeError(message)
         for part in parts:
             if isinstance(part, Bitmap):
                 self._require_taken(part)
             elif not isinstance(part, str):
-                message = f"a part of a prompt is a str or a Bitmap, not {part!r}"
+                message = f"a part of a prompt is a str or a Bitmap, not {part!r:.80}"
                 raise TypeError(message)
         parts = [part for part in parts if part != ""]
         if not parts:
@@ -296,20 +302,19 @@ class Projector(Encoder):
 
     def _tokenize(self, parts: list[Part], add_special: bool, parse_special: bool) -> Chunks:  # noqa: FBT001
         with ExitStack() as stack, self._call as pointer:
-            keep: list[Any] = []  # a struct does not keep what it points at
+            structs, keep = [], []  # a struct does not keep what it points at
             for part in parts:
                 struct = ffi.new("struct mtmd_input_part *")
                 if isinstance(part, Bitmap):
                     struct.bitmap = stack.enter_context(part._call)
                 else:
                     data = part.encode()
-                    text = ffi.new("struct mtmd_input_text *")
                     memory = ffi.from_buffer("char[]", data)
+                    text = ffi.new("struct mtmd_input_text *")
                     text.text, text.text_len, text.parse_special = memory, len(data), parse_special
                     struct.text = text
                     keep += [memory, text]
-                keep.append(struct)
-            structs = [each for each in keep if ffi.typeof(each) is _PART]
+                structs.append(struct)
             array = ffi.new("struct mtmd_input_part *[]", structs)
             since = log.mark()
             output = ffi.gc(lib.mtmd_input_chunks_init(), lib.mtmd_input_chunks_free)
@@ -375,24 +380,3 @@ class Projector(Encoder):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"for {self.model!r}"
         return f"<Projector {os.path.basename(self.path)!r}: {state}>"  # noqa: PTH119 - a name only
-
-
-_PART = ffi.typeof("struct mtmd_input_part *")
-
-
-def _load(model: Model, path: str, params: Any, watch: Watch) -> Any:
-    """Return an ``mtmd_context *``, or raise what went wrong."""
-    watch.install(params)
-    since = log.mark()
-    with model._call as model_pointer:
-        pointer = lib.mtmd_init_from_file(os.fsencode(path), model_pointer, params)
-    if watch.error is not None:
-        if pointer != ffi.NULL:
-            lib.mtmd_free(pointer)
-        raise watch.error
-    if pointer == ffi.NULL:
-        what = (
-            "the load was cancelled by its progress callback" if watch.cancelled else "not loaded"
-        )
-        raise LoadError(f"{path}: {what}", () if watch.cancelled else log.complaints(since))
-    return pointer

@@ -80,7 +80,7 @@ def media_marker(marker: str | None) -> str:
     if marker is None:
         return str(ffi.string(lib.mtmd_default_marker()).decode())
     if not isinstance(marker, str):
-        message = f"media_marker must be a string, not {marker!r}"
+        message = f"media_marker must be a string, not {marker!r:.80}"
         raise TypeError(message)
     if not marker or "\0" in marker:
         message = f"media_marker={marker!r} must be text, and hold no NUL"

@@ -210,6 +210,8 @@ def _check_tiles(header: Header) -> None:
 def _check_types(header: Header) -> None:
     for tensor in header.tensors:
         kind = TENSOR_TYPES[tensor.type].name
+        if 0 in tensor.shape:  # a product divides by each of its sides: ggml/src/ggml.c:3346
+            raise _refuse(header, f"tensor {tensor.name!r} has the shape {tensor.shape}: no values")
         if kind in NO_PRODUCT:
             what = "no weights can be multiplied with"
         elif kind != "f32" and _is_added(header, tensor):

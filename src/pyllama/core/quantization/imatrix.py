@@ -12,7 +12,7 @@ from pyllama.core.context import Context
 from pyllama.core.enums import GGMLType
 from pyllama.core.hooks import Watch
 from pyllama.core.library import ffi, lib
-from pyllama.core.params import flag, whole
+from pyllama.core.params import flag, function, whole
 from pyllama.core.quantization.importance import CHUNK_SIZE, ImportanceMatrix
 from pyllama.errors import StateError, UnsupportedError
 
@@ -80,8 +80,9 @@ def imatrix(
         message = f"an importance matrix is collected in a Context, not in {context!r}"
         raise TypeError(message)
     flag("parse_special", parse_special)
-    if progress is not None and not callable(progress):
-        message = f"progress must be callable, not {progress!r}"
+    function("progress", progress)
+    if not isinstance(dataset, str):
+        message = f"dataset must be a string, not {dataset!r:.80}"
         raise TypeError(message)
     chunks = _Chunks(context, text, chunk_size, parse_special=parse_special)
     collector = _Collector(context, output=flag("output", output))

@@ -8,17 +8,14 @@ over a text. llama.cpp's files of them are read and written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pyllama.core.atomic import write_whole
-from pyllama.core.files.gguf import DEFAULT_ALIGNMENT, MAX_NAME, read_header
-from pyllama.core.files.gguf_writer import StoredTensor, encode_header, stored_tensor
-from pyllama.core.files.tensor_types import TENSOR_TYPES
-from pyllama.core.params import whole
+from pyllama.core.files.array_file import read_arrays, write_arrays
+from pyllama.core.files.gguf import MAX_NAME, read_header
+from pyllama.core.params import strings, whole
 from pyllama.errors import LoadError
 
 if TYPE_CHECKING:
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
-    from pyllama.core.files.gguf import Header
     from pyllama.core.files.gguf_writer import MetadataValue
 
     Sums = NDArray[np.float64]
@@ -81,7 +77,7 @@ class ImportanceMatrix:
             {name: _counts(name, counts[name], len(rows)) for name, rows in self.sums.items()}
         )
         self.chunk_size = int(_chunk_size("chunk_size", chunk_size))
-        self.datasets = tuple(str(each) for each in datasets)
+        self.datasets = tuple(strings("datasets", datasets))
 
     @property
     def n_chunks(self) -> int:
@@ -152,7 +148,7 @@ class ImportanceMatrix:
         if header.metadata.get("general.type") != "imatrix":
             message = f"{header.path} is no importance matrix: its general.type is not 'imatrix'"
             raise LoadError(message)
-        arrays = _read(header)
+        arrays = read_arrays(header)
         sums = _ending(arrays, _SUMS)
         counts = {name: np.rint(array.ravel()) for name, array in _ending(arrays, _COUNTS).items()}
         datasets = header.metadata.get("imatrix.datasets", [])
@@ -180,21 +176,17 @@ class ImportanceMatrix:
         OSError
             If it cannot be written; the older file is then as it was.
         """
-        tensors: dict[str, StoredTensor] = {}
+        arrays: dict[str, NDArray[np.float32]] = {}
         for name, sums in self.sums.items():
-            counts = self.counts[name][:, np.newaxis]
-            for what, array in ((name + _SUMS, sums), (name + _COUNTS, counts)):
-                tensors[what] = stored_tensor(what, array.astype(np.float32))
+            arrays[name + _SUMS] = sums.astype(np.float32)
+            arrays[name + _COUNTS] = self.counts[name][:, np.newaxis].astype(np.float32)
         metadata: dict[str, MetadataValue] = {
             "general.type": "imatrix",
             "imatrix.datasets": list(self.datasets),
             "imatrix.chunk_count": self.n_chunks,
             "imatrix.chunk_size": self.chunk_size,
         }
-        parts: list[Any] = [encode_header(metadata, tensors)]
-        for tensor in tensors.values():
-            parts += [tensor.data, bytes(-tensor.data.nbytes % DEFAULT_ALIGNMENT)]
-        write_whole(path, parts)
+        write_arrays(path, metadata, arrays)
 
     def __repr__(self) -> str:
         return (
@@ -205,7 +197,7 @@ class ImportanceMatrix:
 
 def _name(name: str) -> str:
     if not isinstance(name, str):
-        message = f"the name of a weight must be text, not {name!r}"
+        message = f"the name of a weight must be text, not {name!r:.80}"
         raise TypeError(message)
     if not name or "\0" in name or len((name + _SUMS).encode()) >= MAX_NAME:
         message = f"{name!r} is not the name of a weight: 1 to {MAX_NAME - len(_SUMS) - 1} bytes"
@@ -237,23 +229,6 @@ def _counts(name: str, values: ArrayLike, n_rows: int) -> Counts:
         raise ValueError(message)
     counts.flags.writeable = False
     return counts
-
-
-def _read(header: Header) -> dict[str, NDArray[np.float32]]:
-    """Return the tensors of the file, each in its numpy shape."""
-    arrays = {}
-    with Path(header.path).open("rb") as file:
-        for tensor in header.tensors:
-            if TENSOR_TYPES[tensor.type].name != "f32":
-                message = f"{header.path}: tensor {tensor.name!r} is not f32"
-                raise LoadError(message)
-            file.seek(tensor.offset)
-            data = file.read(tensor.n_bytes)
-            if len(data) != tensor.n_bytes:
-                message = f"{header.path} became shorter while it was read"
-                raise LoadError(message)
-            arrays[tensor.name] = np.frombuffer(data, "<f4").reshape(tensor.shape[::-1])
-    return arrays
 
 
 def _ending(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from pyllama.core.enums import FType, GGMLType, member
-from pyllama.core.library import lib
-from pyllama.core.params import flag, one_of, whole
+from pyllama.core.params import MAX_THREADS, flag, one_of, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -67,7 +66,7 @@ class QuantizeOptions(TypedDict, total=False):
 
 
 CHECKS = {
-    "nthread": whole(1, lib.GGML_MAX_N_THREADS),
+    "nthread": whole(1, MAX_THREADS),
     "output_tensor_type": one_of(GGMLType, only=TARGETS),
     "token_embedding_type": one_of(GGMLType, only=TARGETS),
     "max_buf_size": whole(1, 2**63 - 1),
@@ -134,7 +133,7 @@ def tensor_overrides(values: Mapping[str, GGMLType | str], ftype: FType) -> list
         If a pattern or type is none, or the mix is one where libllama does not look at them.
     """
     if not isinstance(values, Mapping):
-        message = f"tt_overrides must be a mapping of pattern to type, not {values!r}"
+        message = f"tt_overrides must be a mapping of pattern to type, not {values!r:.80}"
         raise TypeError(message)
     if values and short_name(ftype) in _FLOATS:
         message = f"tt_overrides are for quantised files; with ftype={short_name(ftype)} none count"
@@ -143,7 +142,7 @@ def tensor_overrides(values: Mapping[str, GGMLType | str], ftype: FType) -> list
     found = []
     for pattern, kind in values.items():
         if not isinstance(pattern, str):
-            message = f"a pattern of tt_overrides must be text, not {pattern!r}"
+            message = f"a pattern of tt_overrides must be text, not {pattern!r:.80}"
             raise TypeError(message)
         if not pattern or "\0" in pattern or len(pattern.encode()) > 1000:
             message = f"{pattern[:40]!r} is no pattern: 1 to 1000 bytes, without NUL"
@@ -171,10 +170,10 @@ def layers(values: Sequence[int], header: Header) -> list[int]:
     TypeError, ValueError
         If there is no such layer, one is given twice, or none is left.
     """
-    n_layer = header.count(f"{header.metadata.get('general.architecture')}.block_count")
+    n_layer = header.count(f"{header.architecture}.block_count")
     check = whole(0, max(n_layer - 1, 0))
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
-        message = f"prune_layers must be layers, not {values!r}"
+        message = f"prune_layers must be layers, not {values!r:.80}"
         raise TypeError(message)
     found = sorted(check("a layer of prune_layers", each) for each in values)
     if len(set(found)) < len(found) or (found and len(found) >= n_layer):
@@ -247,33 +246,3 @@ def check_imatrix(imatrix: ImportanceMatrix, headers: Sequence[Header]) -> None:
 def short_name(ftype: FType) -> str:
     """Return the name of a mix as llama-quantize has it."""
     return ftype.name.removeprefix("MOSTLY_").removeprefix("ALL_")
-
-
-def values_of(options: Mapping[str, Any]) -> dict[str, int]:
-    """Check *options*, and return those given as numbers.
-
-    Parameters
-    ----------
-    options
-        As in `QuantizeOptions`; None counts as left out.
-
-    Returns
-    -------
-    dict of str to int
-
-    Raises
-    ------
-    TypeError
-        If an option has an unknown name or a value of the wrong type.
-    ValueError
-        If a value is out of range, or has no meaning beside ``only_copy``.
-    """
-    found = {}
-    for name, value in options.items():
-        check = CHECKS.get(name)
-        if check is None:
-            message = f"there is no option {name!r}; the options are: {', '.join(sorted(CHECKS))}"
-            raise TypeError(message)
-        if value is not None:
-            found[name] = int(check(name, value))
-    return found

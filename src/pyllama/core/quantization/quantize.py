@@ -1,7 +1,7 @@
 """Writing a model with fewer bits a weight.
 
 libllama does it in one call that cannot be stopped, and that ends the process on some files and
-options. So it runs in a process of its own (quantize_worker.py), which tells how far it is, can be
+options. So it runs in a process of its own (worker.py), which tells how far it is, can be
 ended at any time, and writes to a file that takes its name only when it is whole.
 """
 
@@ -22,10 +22,11 @@ from typing import IO, TYPE_CHECKING, Any
 from pyllama.core import child, log
 from pyllama.core.atomic import replacing
 from pyllama.core.enums import FType, GGMLType
-from pyllama.core.files.gguf import U32, TensorInfo
+from pyllama.core.files.gguf import F32, U32, TensorInfo
 from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.core.loading.kv_overrides import KvOverrides
-from pyllama.core.loading.model_file import check_model
+from pyllama.core.loading.model_file import SPLIT_NAME, check_model, part_name
+from pyllama.core.params import checked, function
 from pyllama.core.quantization import options as rules
 from pyllama.core.quantization.importance import ImportanceMatrix
 from pyllama.core.threads import n_usable_cores
@@ -39,10 +40,8 @@ if TYPE_CHECKING:
     from pyllama.core.files.gguf import Header
     from pyllama.core.loading.kv_overrides import Override
 
-_F32 = 6  # enum gguf_type, ggml/include/gguf.h
 _BEGUN = re.compile(r"\[ *(\d+)/ *(\d+)\] (\S+) ")  # what libllama says of each tensor
 _SIZE = re.compile(r"size = .*MiB(?: -> .*\((\w+)\))?$")  # in a dry run, its new type follows
-_FIRST_PART = re.compile(r"(?s)(.+)-00001-of-(\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -140,10 +139,8 @@ def quantize(
     Calls: llama_model_quantize, llama_model_quantize_default_params
     """
     kind = rules.file_type(ftype)
-    values = {"nthread": n_usable_cores(), **rules.values_of(options), "ftype": int(kind)}
-    if progress is not None and not callable(progress):
-        message = f"progress must be callable, not {progress!r}"
-        raise TypeError(message)
+    values = {"nthread": n_usable_cores(), **checked(options, rules.CHECKS), "ftype": int(kind)}
+    function("progress", progress)
     headers = check_model(source)
     overrides = _kv_overrides(kv_overrides or {}, headers)
     patterns = rules.tensor_overrides(tt_overrides or {}, kind)
@@ -176,7 +173,7 @@ def _kv_overrides(values: Mapping[str, Override], headers: list[Header]) -> dict
     overrides.apply(headers)
     for key, value in overrides.values.items():
         stored = headers[0].metadata._entries[key].type
-        if not isinstance(value, (bool, str)) and stored not in (U32, _F32):
+        if not isinstance(value, (bool, str)) and stored not in (U32, F32):
             message = (
                 f"kv_overrides cannot change {key!r} while quantising: it would be stored as "
                 "another type than it has"
@@ -192,12 +189,12 @@ def _imatrix(
         return given
     if isinstance(given, (str, os.PathLike)):
         return ImportanceMatrix.load(given)
-    message = f"imatrix must be an ImportanceMatrix or its file, not {given!r}"
+    message = f"imatrix must be an ImportanceMatrix or its file, not {given!r:.80}"
     raise TypeError(message)
 
 
 def _check_together(
-    values: dict[str, int],
+    values: dict[str, Any],
     patterns: list[tuple[str, int]],
     ftype: FType,
     imatrix: ImportanceMatrix | None,
@@ -236,16 +233,14 @@ def _targets(
     path = Path(os.path.abspath(os.fspath(target)))  # noqa: PTH100 - resolve() follows a link
     paths = [path]
     if keep_split:
-        name, n_parts = _FIRST_PART.fullmatch(str(path)), len(headers)
-        if n_parts == 1 or name is None or int(name[2]) != n_parts:
+        name, n_parts = SPLIT_NAME.fullmatch(str(path)), len(headers)
+        if n_parts == 1 or name is None or (int(name[2]), int(name[3])) != (1, n_parts):
             message = (
                 f"keep_split=True needs a source of several files (this one has {n_parts}), and a "
                 f"target that ends in -00001-of-{n_parts:05}.gguf"
             )
             raise ValueError(message)
-        paths = [
-            Path(f"{name[1]}-{index:05}-of-{n_parts:05}.gguf") for index in range(1, n_parts + 1)
-        ]
+        paths = [Path(part_name(name[1], index, n_parts)) for index in range(1, n_parts + 1)]
     for each in paths:
         for read in (*(header.path for header in headers), *inputs):
             if each.exists() and each.samefile(read):
@@ -268,7 +263,7 @@ def _written(
             beside = tempfile.TemporaryDirectory(prefix=".pyllama-", dir=paths[0].parent)
             part = Path(stack.enter_context(beside)) / "part"
             _run({**job, "target": str(part)}, progress)
-            first = Path(f"{part}-00001-of-{len(paths):05}.gguf")
+            first = Path(part_name(str(part), 1, len(paths)))
         try:
             headers = check_model(first)
         except LoadError as error:

@@ -11,10 +11,9 @@ import logging
 import os
 import sys
 import threading
-from contextlib import suppress
 from typing import Any
 
-from pyllama.core import backend, log
+from pyllama.core import backend, child, log
 from pyllama.core.library import ffi, lib
 from pyllama.core.loading.kv_overrides import KvOverrides
 from pyllama.core.loading.model_file import check_model
@@ -43,7 +42,7 @@ class _Speaker(logging.Handler):
 
 def main() -> None:
     """Do the job on stdin."""
-    _leave_no_core()
+    child.leave_no_core()
     job = json.loads(sys.stdin.readline())
     speaker = _Speaker()
     log.logger.addHandler(speaker)
@@ -124,11 +123,3 @@ def _fill(params: Any, job: dict[str, Any]) -> list[Any]:
         params.imatrix = entries
         keep.append(entries)
     return keep
-
-
-def _leave_no_core() -> None:
-    """Keep a death from leaving a file as large as the model."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource  # noqa: PLC0415 - not on every system
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

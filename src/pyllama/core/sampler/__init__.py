@@ -8,6 +8,9 @@ several in turn::
     chain = SamplerChain([sampler.top_k(40), sampler.temp(0.8), sampler.dist(seed=1)])
     token = chain.sample(row)
 
+Each raises TypeError for an argument of the wrong type and ValueError for one out of range, before
+it makes anything.
+
 `python` makes one of a Python function or object, and the decorator `sampler` a function that does.
 """
 

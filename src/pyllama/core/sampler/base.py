@@ -114,6 +114,8 @@ class Sampler(Owned):
 
         Raises
         ------
+        TypeError
+            If they are no `Candidates`.
         SamplingError
             If a logit is NaN or +inf, or all are -inf.
         ValueError
@@ -154,11 +156,13 @@ class Sampler(Owned):
 
         Raises
         ------
+        TypeError, ValueError
+            If *logits* is no such row, or of another vocabulary.
         SamplingError
             If a logit is NaN or +inf, no token is left, or the last sampler of the chain is not
             one that chooses.
         GrammarError
-            If a grammar allows none of the tokens that are left.
+            If a grammar allows none of the tokens that are left, or needs more than 3 seconds.
         StateError
             If the sampler belongs to a chain.
 
@@ -239,12 +243,12 @@ class Sampler(Owned):
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If the vocabulary has no such token.
         GrammarError
             If a grammar does not allow it; the sampler is unchanged. Only where that shows late,
-            as when *token* triggers a lazy grammar, the grammar begins anew, and samplers before
-            it have counted the token.
+            as when *token* triggers a lazy grammar or takes too long to read, the grammar begins
+            anew, and samplers before it have counted the token.
         StateError
             If the sampler belongs to a chain.
 
@@ -267,10 +271,10 @@ class Sampler(Owned):
             on_stack(n_stack, lambda: lib.llama_sampler_accept(pointer, token))
         except LibraryAbortError:
             raise
-        except LibraryError as error:  # it is left with no way to go on
+        except (LibraryError, GrammarError) as error:  # no way to go on, or too many
             for grammar in self._grammars:
                 grammar._begin_anew()
-            message = f"the grammar cannot begin or go on with token {token}, and begins anew"
+            message = f"the grammar cannot go on with token {token}, and begins anew: {error}"
             raise GrammarError(message) from error
         self._shared.raise_first()
 

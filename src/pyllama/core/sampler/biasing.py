@@ -6,9 +6,16 @@ import math
 from typing import TYPE_CHECKING
 
 from pyllama.core.library import ffi, lib
-from pyllama.core.params import pairs, whole
+from pyllama.core.params import pairs, real, strings, whole
 from pyllama.core.sampler.base import Sampler
-from pyllama.core.sampler.checks import count, for_vocab, last_n, real, strings, vocab_size
+from pyllama.core.sampler.checks import (
+    count,
+    finite,
+    for_vocab,
+    from_zero,
+    last_n,
+    vocab_size,
+)
 from pyllama.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -56,9 +63,9 @@ def penalties(
     options = {
         "n_vocab": vocab_size("n_vocab", n_vocab),
         "penalty_last_n": last_n("penalty_last_n", penalty_last_n),
-        "penalty_repeat": real("penalty_repeat", penalty_repeat, 1e-6),
-        "penalty_freq": real("penalty_freq", penalty_freq),
-        "penalty_present": real("penalty_present", penalty_present),
+        "penalty_repeat": real(1e-6)("penalty_repeat", penalty_repeat),
+        "penalty_freq": finite("penalty_freq", penalty_freq),
+        "penalty_present": finite("penalty_present", penalty_present),
     }
     pointer = lib.llama_sampler_init_penalties(*options.values())
     return Sampler(pointer, "penalties", options, n_vocab=int(options["n_vocab"]))
@@ -106,8 +113,8 @@ def dry(
     Calls: llama_sampler_init_dry
     """
     options = {
-        "dry_multiplier": real("dry_multiplier", dry_multiplier, 0),
-        "dry_base": real("dry_base", dry_base, 1),
+        "dry_multiplier": from_zero("dry_multiplier", dry_multiplier),
+        "dry_base": real(1)("dry_base", dry_base),
         "dry_allowed_length": count("dry_allowed_length", dry_allowed_length),
         "dry_penalty_last_n": last_n("dry_penalty_last_n", dry_penalty_last_n),
     }
@@ -158,7 +165,7 @@ def logit_bias(n_vocab: int, bias: Mapping[int, float]) -> Sampler:
     n_vocab = vocab_size("n_vocab", n_vocab)
     token = whole(0, n_vocab - 1)
     biases = {
-        token("token", key): value if value == -math.inf else real("bias", value)
+        token("token", key): value if value == -math.inf else finite("bias", value)
         for key, value in pairs("bias", bias).items()
     }
     array = ffi.new("llama_logit_bias[]", list(biases.items()))

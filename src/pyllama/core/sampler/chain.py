@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pyllama.core.handle import Call
 from pyllama.core.library import lib
+from pyllama.core.params import flag
 from pyllama.core.sampler.base import Sampler
 from pyllama.core.sampler.owned import Shared
 from pyllama.errors import StateError
@@ -60,7 +61,7 @@ class SamplerChain(Sampler, Sequence[Sampler]):
     def __init__(self, samplers: Iterable[Sampler] = (), *, no_perf: bool | None = None) -> None:
         params = lib.llama_sampler_chain_default_params()
         if no_perf is not None:
-            params.no_perf = bool(no_perf)
+            params.no_perf = flag("no_perf", no_perf)
         self._start(lib.llama_sampler_chain_init(params), no_perf=bool(params.no_perf))
         try:
             for sampler in samplers:
@@ -96,7 +97,7 @@ class SamplerChain(Sampler, Sequence[Sampler]):
         Calls: llama_sampler_chain_add
         """
         if not isinstance(sampler, Sampler):
-            message = f"a chain holds samplers, not {sampler!r}"
+            message = f"a chain holds samplers, not {sampler!r:.80}"
             raise TypeError(message)
         if sampler is self:
             message = "a chain cannot hold itself"

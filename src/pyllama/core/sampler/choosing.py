@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pyllama.core.library import lib
-from pyllama.core.params import whole
+from pyllama.core.params import real, whole
 from pyllama.core.sampler.base import INT32_MAX, Sampler
-from pyllama.core.sampler.checks import drawn, real, vocab_size
+from pyllama.core.sampler.checks import drawn, from_zero, share, vocab_size
 
 
 def greedy() -> Sampler:
@@ -65,8 +65,8 @@ def mirostat(
     options = {
         "n_vocab": vocab_size("n_vocab", n_vocab),
         "seed": drawn(seed),
-        "tau": real("tau", tau, 0),
-        "eta": real("eta", eta, 0, 1),
+        "tau": from_zero("tau", tau),
+        "eta": share("eta", eta),
         "m": whole(2, INT32_MAX)("m", m),
     }
     pointer = lib.llama_sampler_init_mirostat(*options.values())
@@ -89,8 +89,8 @@ def mirostat_v2(*, tau: float, eta: float, seed: int | None = None) -> Sampler:
     """
     options = {
         "seed": drawn(seed),
-        "tau": real("tau", tau, 0),
-        "eta": real("eta", eta, 0, 1),
+        "tau": from_zero("tau", tau),
+        "eta": share("eta", eta),
     }
     return Sampler(lib.llama_sampler_init_mirostat_v2(*options.values()), "mirostat_v2", options)
 
@@ -119,8 +119,8 @@ def adaptive_p(target: float | None, *, decay: float, seed: int | None = None) -
     Calls: llama_sampler_init_adaptive_p
     """
     options = {
-        "target": -1.0 if target is None else real("target", target, 0, 1),
-        "decay": real("decay", decay, 0, 0.99),
+        "target": -1.0 if target is None else share("target", target),
+        "decay": real(0, 0.99)("decay", decay),
         "seed": drawn(seed),
     }
     return Sampler(lib.llama_sampler_init_adaptive_p(*options.values()), "adaptive_p", options)

@@ -25,6 +25,11 @@ class LiveCandidates:
     candidates
         Where C has them.
 
+    Raises
+    ------
+    TypeError
+        If they are no `Candidates`.
+
     Notes
     -----
     It lives as long as the call that it is an argument of: afterwards everything but ``repr``

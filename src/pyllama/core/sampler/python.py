@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyllama.core.handle import Call, Handle
     from pyllama.core.sampler.owned import Shared
 
-METHODS = ("accept", "apply", "reset")
+METHODS = ("apply", "accept", "reset")
 
 
 class _Behind:
@@ -135,7 +135,7 @@ def python(sampler: object, *, name: str | None = None) -> Sampler:
     Calls: llama_sampler_init
     """
     target: Any = sampler
-    if isinstance(target, (type, Sampler)) or not (callable(target) or _methods(target)):
+    if isinstance(target, (type, Sampler)) or all(each is None for each in _functions(target)):
         message = (
             f"a Python sampler is a function of candidates, or an object with one of the methods "
             f"{', '.join(METHODS)}, not {target!r:.60}"
@@ -193,13 +193,9 @@ def _make(target: Any, name: str, options: Mapping[str, Any]) -> Sampler:
     return made
 
 
-def _methods(target: Any) -> list[str]:
-    return [name for name in METHODS if callable(getattr(target, name, None))]
-
-
 def _functions(target: Any) -> list[Any]:
-    """Return apply, accept and reset of *target*, None for what it has not."""
-    found = [getattr(target, name, None) for name in ("apply", "accept", "reset")]
+    """Return what C calls for each of `METHODS`, None for what *target* has not."""
+    found = [getattr(target, name, None) for name in METHODS]
     apply, accept, reset = (each if callable(each) else None for each in found)
     return [apply or (target if callable(target) else None), accept, reset]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyllama.core.library import lib
 from pyllama.core.sampler.base import Sampler
-from pyllama.core.sampler.checks import count, drawn, real
+from pyllama.core.sampler.checks import count, drawn, from_zero, share
 
 
 def top_k(k: int) -> Sampler:
@@ -106,7 +106,7 @@ def top_n_sigma(n: float) -> Sampler:
 
     Calls: llama_sampler_init_top_n_sigma
     """
-    n = real("n", n, 0)
+    n = from_zero("n", n)
     return Sampler(lib.llama_sampler_init_top_n_sigma(n), "top_n_sigma", {"n": n})
 
 
@@ -131,8 +131,8 @@ def xtc(p: float, t: float, *, min_keep: int = 1, seed: int | None = None) -> Sa
     Calls: llama_sampler_init_xtc
     """
     options = {
-        "p": real("p", p, 0, 1),
-        "t": real("t", t, 0, 1),
+        "p": share("p", p),
+        "t": share("t", t),
         "min_keep": count("min_keep", min_keep),
         "seed": drawn(seed),
     }
@@ -153,7 +153,7 @@ def temp(t: float) -> Sampler:
 
     Calls: llama_sampler_init_temp
     """
-    t = real("t", t, 0)
+    t = from_zero("t", t)
     return Sampler(lib.llama_sampler_init_temp(t), "temp", {"t": t})
 
 
@@ -176,13 +176,13 @@ def temp_ext(t: float, *, delta: float, exponent: float) -> Sampler:
     Calls: llama_sampler_init_temp_ext
     """
     options = {
-        "t": real("t", t, 0),
-        "delta": real("delta", delta, 0),
-        "exponent": real("exponent", exponent, 0),
+        "t": from_zero("t", t),
+        "delta": from_zero("delta", delta),
+        "exponent": from_zero("exponent", exponent),
     }
     return Sampler(lib.llama_sampler_init_temp_ext(*options.values()), "temp_ext", options)
 
 
 def _cut(kind: str, init: Any, p: float, min_keep: int) -> Sampler:
-    options = {"p": real("p", p, 0, 1), "min_keep": count("min_keep", min_keep)}
+    options = {"p": share("p", p), "min_keep": count("min_keep", min_keep)}
     return Sampler(init(*options.values()), kind, options)

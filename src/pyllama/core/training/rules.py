@@ -32,6 +32,8 @@ OPTIMIZERS = {
 # libllama never trains these, whatever the filter says (llama-context.cpp:3521, llama_set_param).
 FROZEN = frozenset(["token_embd.weight", "rope_freqs.weight"])
 
+_share = real(0, 1)
+
 
 class Filter:
     """What to answer when libllama asks whether a tensor learns.
@@ -84,18 +86,9 @@ def above_zero(name: str, value: Any) -> float:
     return number
 
 
-def _share(name: str, value: Any) -> float:
-    """Return a number from 0 to 1."""
-    number: float = real(0)(name, value)
-    if number > 1:
-        message = f"{name}={value} is out of range: it goes from 0 to 1"
-        raise ValueError(message)
-    return number
-
-
 def _moment(name: str, value: Any) -> float:
     """Return a number from 0 to below 1: the optimizer divides by what is missing to 1."""
-    number = _share(name, value)
+    number: float = _share(name, value)
     if np.float32(number) == 1:
         message = f"{name}={value} is out of range: it must be below 1, in float32"
         raise ValueError(message)
@@ -125,7 +118,7 @@ def numbers(optimizer: str, given: dict[str, float | None]) -> Any:
 def require_trainable(model: Model, n_ctx: int, *, n_adamw: int) -> None:
     """Refuse what libllama has no backward pass for, or no memory."""
     if not isinstance(model, Handle) or not hasattr(model, "_require_weights"):
-        message = f"a Training is made of a Model, not of {model!r}"
+        message = f"a Training is made of a Model, not of {model!r:.80}"
         raise TypeError(message)
     model._require_weights()
     if model.architecture not in ARCHITECTURES or any("_exps." in each for each in model._tensors):

@@ -35,7 +35,6 @@ from pyllama.errors import StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from numpy.typing import NDArray
     from typing_extensions import Self
@@ -157,7 +156,7 @@ class Training:
     ) -> None:
         self._n_ctx, n_ubatch = sizes(n_ctx, n_ubatch)
         if optimizer not in OPTIMIZERS:
-            message = f"optimizer={optimizer!r} is not one of: {', '.join(OPTIMIZERS)}"
+            message = f"optimizer={optimizer!r:.80} is not one of: {', '.join(OPTIMIZERS)}"
             raise ValueError(message)
         own = {"weight_decay": weight_decay, "beta1": beta1, "beta2": beta2, "eps": eps}
         self._numbers = numbers(optimizer, own)
@@ -256,8 +255,10 @@ class Training:
             self._compute(tokens, labels, results, trains=trains)
             loss = _pair(lib.ggml_opt_result_loss, results[not trains])[0]
             if not math.isfinite(loss):
-                message = f"the loss is {loss} in window {index}: the weights are spoilt; "
-                message += "load the model again, and train with a lower learning_rate"
+                message = (
+                    f"the loss is {loss} in window {index}: the weights are spoilt; load the model "
+                    "again, and train with a lower learning_rate"
+                )
                 raise FloatingPointError(message)
             if on_step is not None:
                 step = TrainingStep(trains, index + 1, len(dataset), loss)
@@ -268,7 +269,7 @@ class Training:
     def _check(self, dataset: Dataset, split: int | None) -> int:
         """Return the number of windows to learn from, if libllama can take them all."""
         if not isinstance(dataset, Dataset):
-            message = f"a Dataset is needed, not {dataset!r}: pyllama.Dataset(tokens, n_ctx)"
+            message = f"a Dataset is needed, not {dataset!r:.80}: pyllama.Dataset(tokens, n_ctx)"
             raise TypeError(message)
         if dataset.n_ctx != self._n_ctx:
             message = f"the dataset has n_ctx={dataset.n_ctx}, but this training {self._n_ctx}"
@@ -353,12 +354,7 @@ class Training:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -1,59 +1,20 @@
-"""Training: the loss falls, the weights are the model's own, and what C assumes is checked."""
+"""Training: the loss falls, the weights are the model's own, an epoch can be watched and ended."""
 
 from __future__ import annotations
 
 import math
 import pickle
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
-import random_model
+from learning import N_CTX, PHRASE, TEXT, logits, train
 
 import pyllama
-from pyllama import Batch, Dataset, Training
-from pyllama.core.training.rules import ARCHITECTURES
-from pyllama.errors import BusyError, ClosedError, StateError, UnsupportedError
-
-N_CTX = 256
-PHRASE = np.random.default_rng(0).integers(3, 512, 24)
-TEXT = np.tile(PHRASE, 60).astype(np.int32)
-
-
-@pytest.fixture
-def own(tiny_path: Path) -> Iterator[pyllama.Model]:
-    """Load the tiny model into memory that can be written, for this test alone."""
-    with pyllama.Model(tiny_path, load_mode="none") as model:
-        yield model
-
-
-@pytest.fixture
-def text() -> Dataset:
-    """Cut a text that repeats 24 tokens into four windows that overlap."""
-    return Dataset(TEXT[: N_CTX + 1 + 3 * 60], N_CTX, stride=60)
-
-
-def train(model: pyllama.Model, **options: object) -> Training:
-    """Return a training that computes on one thread."""
-    return Training(model, **{"n_ctx": N_CTX, "n_threads": 1, **options})
-
-
-def logits(model: pyllama.Model) -> np.ndarray:
-    """Return what a new context of the model says after a few tokens."""
-    with model.context(exact=True, n_ctx=256, n_threads=1, n_threads_batch=1) as context:
-        context.decode(Batch(PHRASE))
-        return context.logits()
-
-
-def refusal(error: type[Exception], match: str, model: pyllama.Model, **options: object) -> None:
-    """See that a training is refused, and the model as it was."""
-    before = model.n_ctx_train
-    with pytest.raises(error, match=match):
-        train(model, **options)
-    assert model.n_ctx_train == before
+from pyllama import Batch, Dataset
+from pyllama.errors import BusyError, ClosedError, StateError
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 0.001), ("sgd", 0.1)])
@@ -129,6 +90,9 @@ def test_evaluating_learns_nothing(own, text):
     assert evaluated.loss == pytest.approx(np.mean(losses), rel=1e-4)
     assert evaluated.loss_uncertainty == pytest.approx(np.std(losses) / math.sqrt(3), rel=1e-2)
     assert (evaluated.predictions == np.concatenate(right)).mean() > 0.99
+    spread = evaluated.accuracy * (1 - evaluated.accuracy)
+    error = math.sqrt(spread / (evaluated.n_tokens - 1))
+    assert evaluated.accuracy_uncertainty == pytest.approx(error)
 
 
 def test_split_parts_the_windows(own, text):
@@ -330,103 +294,6 @@ def test_a_state_saved_before_does_not_fit_after(own, text):
         context.restore(state)
 
 
-def test_mapped_weights_are_refused(tiny_path):
-    """Writing to them would end the process."""
-    for load_mode in ("auto", "mmap", "mmap_mlock"):
-        with pyllama.Model(tiny_path, load_mode=load_mode) as model:
-            refusal(UnsupportedError, "load_mode='none'", model)
-
-
-def test_direct_io_can_be_trained(tiny_path, text):
-    """It reads into memory of its own, as none does."""
-    with pyllama.Model(tiny_path, load_mode="direct_io") as model, train(model) as training:
-        assert training.epoch(text)[0].n_tokens == 4 * N_CTX
-
-
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_other_tensor_types_are_refused(tmp_path, kind):
-    """They would stay as they are without a word."""
-    path = random_model.write_llama(tmp_path / "model.gguf", type=kind)
-    with pyllama.Model(path, load_mode="none") as model:
-        refusal(UnsupportedError, "only tensors in f32 learn", model)
-
-
-def test_what_has_no_backward_pass_is_refused(tmp_path):
-    """Experts, encoders, states and diffusion."""
-    writers = {
-        "experts": lambda path: random_model.write_llama(path, n_expert=4, n_expert_used=2),
-        "diffusion": lambda path: random_model.write_llama(path, arch="llada"),
-        "bert": random_model.write_bert,
-        "t5": random_model.write_t5,
-        "mamba": random_model.write_mamba,
-        "jamba": random_model.write_jamba,
-    }
-    for name, writer in writers.items():
-        with pyllama.Model(writer(tmp_path / f"{name}.gguf"), load_mode="none") as model:
-            refusal(UnsupportedError, "architectures: baichuan", model)
-
-
-@pytest.mark.parametrize("arch", sorted(ARCHITECTURES - {"llama"}))
-def test_other_architectures_learn(tmp_path, text, arch):
-    """Each that is offered was tried."""
-    path = random_model.write_llama(tmp_path / "model.gguf", arch=arch, qk_norm=arch == "qwen3")
-    with pyllama.Model(path, load_mode="none") as model, train(model) as training:
-        first = training.epoch(text)[0].loss
-        assert training.epoch(text)[0].loss < first - 2
-
-
-@pytest.mark.parametrize(
-    ("error", "match", "options"),
-    [
-        (ValueError, "n_ctx=255", {"n_ctx": 255}),
-        (ValueError, "no multiple of 256", {"n_ctx": 300}),
-        (TypeError, "n_ctx", {"n_ctx": None}),
-        (ValueError, "n_ubatch=0", {"n_ubatch": 0}),
-        (ValueError, "n_ubatch=512", {"n_ubatch": 512}),
-        (ValueError, "does not divide", {"n_ubatch": 100}),
-        (ValueError, "not one of: adamw, sgd", {"optimizer": "adam"}),
-        (ValueError, "not one of: adamw, sgd", {"optimizer": None}),
-        (ValueError, "learning_rate=0", {"learning_rate": 0}),
-        (ValueError, "learning_rate=1e-50", {"learning_rate": 1e-50}),
-        (ValueError, "learning_rate=nan", {"learning_rate": math.nan}),
-        (ValueError, "learning_rate=inf", {"learning_rate": math.inf}),
-        (TypeError, "learning_rate", {"learning_rate": "fast"}),
-        (TypeError, "learning_rate", {"learning_rate": lambda _: None}),
-        (ValueError, "learning_rate=-1", {"learning_rate": lambda _: -1}),
-        (ValueError, "weight_decay=1.5", {"weight_decay": 1.5}),
-        (ValueError, "beta1=1", {"beta1": 1}),
-        (ValueError, "beta2=0.99999999999", {"beta2": 0.99999999999}),
-        (ValueError, "eps=0", {"eps": 0}),
-        (ValueError, "beta1 belongs to", {"beta1": 0.5, "optimizer": "sgd"}),
-        (ValueError, "chose none of the 20", {"param_filter": lambda _: False}),
-        (ZeroDivisionError, "zero", {"param_filter": lambda _: 1 / 0}),
-        (ValueError, "n_threads=0", {"n_threads": 0}),
-    ],
-)
-def test_a_bad_argument_is_refused(own, error, match, options):
-    """Before libllama sees it."""
-    refusal(error, match, own, **options)
-
-
-def test_a_model_is_needed():
-    """Nothing else has weights."""
-    with pytest.raises(TypeError, match="made of a Model"):
-        Training("model.gguf", n_ctx=256)
-
-
-def test_a_vocabulary_has_no_weights(tiny_path):
-    """libllama would end the process."""
-    model = pyllama.Model(tiny_path, vocab_only=True)
-    with model, pytest.raises(UnsupportedError, match="vocab_only"):
-        train(model)
-
-
-def test_more_memory_than_there_is_is_refused(own, monkeypatch):
-    """The optimizer keeps two numbers for each weight; libllama does not look."""
-    monkeypatch.setattr("pyllama.core.training.rules.available_bytes", lambda: 10_000)
-    refusal(MemoryError, "GiB are free", own)
-
-
 @pytest.mark.parametrize(
     ("error", "match", "dataset", "options"),
     [
@@ -453,39 +320,3 @@ def test_a_training_cannot_be_pickled(own):
     """It has a context."""
     with train(own) as training, pytest.raises(TypeError):
         pickle.dumps(training)
-
-
-def test_windows_follow_the_stride():
-    """The labels are the tokens one further; the text is a copy."""
-    tokens = np.arange(11)
-    dataset = Dataset(tokens, 4, stride=3)
-    tokens[:] = 0
-    assert [(data.tolist(), labels.tolist()) for data, labels in dataset] == [
-        ([0, 1, 2, 3], [1, 2, 3, 4]),
-        ([3, 4, 5, 6], [4, 5, 6, 7]),
-        ([6, 7, 8, 9], [7, 8, 9, 10]),
-    ]
-    assert (len(dataset), dataset.n_ctx, dataset.stride, dataset.n_tokens) == (3, 4, 3, 11)
-    assert dataset[-1][0].tolist() == [6, 7, 8, 9]
-    with pytest.raises(IndexError):
-        dataset[3]
-    with pytest.raises(ValueError, match="read-only"):
-        dataset[0][0][0] = 1
-
-
-@pytest.mark.parametrize(
-    ("error", "match", "arguments", "options"),
-    [
-        (ValueError, "do not fill one window", (range(4), 4), {}),
-        (ValueError, "0 tokens", ([], 4), {}),
-        (TypeError, "whole numbers", ([0.5] * 9, 4), {}),
-        (ValueError, "1 dimension", ([[1, 2], [3, 4]], 1), {}),
-        (ValueError, "n_ctx=0", (range(9), 0), {}),
-        (ValueError, "stride=0", (range(9), 4), {"stride": 0}),
-        (TypeError, "stride", (range(9), 4), {"stride": 1.5}),
-    ],
-)
-def test_a_text_that_cannot_be_cut_is_refused(error, match, arguments, options):
-    """Before any window is made."""
-    with pytest.raises(error, match=match):
-        Dataset(*arguments, **options)
