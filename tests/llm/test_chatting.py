@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 from text.chat_facts import template_text
@@ -21,7 +22,7 @@ WEATHER = [{"role": "user", "content": "What is the weather in Paris?"}]
 class Person:
     """What a schema is made of."""
 
-    name: str
+    name: Literal["Ann", "Bob"]  # what bounds nothing may fill the answer up to its limit
     age: int
 
 
