@@ -1,4 +1,5 @@
-// Compiled in front of libllama's src/llama-grammar.cpp, so that no grammar keeps it for ever.
+// Compiled in front of libllama's src/llama-grammar.cpp, so that no grammar keeps it for ever, and no
+// pattern that triggers one.
 //
 // libllama follows each way in which a text can be read by a grammar, and tries every token of the
 // vocabulary on each. Their number may double with every letter, so ([a-z ]+)* is enough for a call
@@ -13,8 +14,10 @@
 #include <cstdint>
 #include <ctime>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <regex>
 #include <string_view>
 
 namespace {
@@ -40,6 +43,12 @@ double seconds_computed() { // by this thread; a busy machine does not count
     return double(time.tv_sec) + double(time.tv_nsec) * 1e-9;
 }
 
+void require_time(const char * otherwise) {
+    if (seconds_computed() > grammar_end) {
+        throw pyllama::ambiguous(otherwise);
+    }
+}
+
 template <Step step> void look_at_the_clock() {
     if constexpr (step == Step::begin) {
         grammar_end   = seconds_computed() + GRAMMAR_SECONDS;
@@ -49,13 +58,38 @@ template <Step step> void look_at_the_clock() {
         if (step == Step::reading && grammar_tries) {
             return; // that is quick; a letter that is accepted makes further readings at once
         }
-        if (seconds_computed() > grammar_end) {
-            throw pyllama::ambiguous(
-                "it takes more than 3 seconds to follow all the ways in which a text can be read by this "
-                "grammar: let alternatives, and what is repeated, differ in how they begin");
-        }
+        require_time(
+            "it takes more than 3 seconds to follow all the ways in which a text can be read by this "
+            "grammar: let alternatives, and what is repeated, differ in how they begin");
     }
 }
+
+// A place in the text that a pattern is searched in. The search reads letters, goes back, and reads.
+struct Place {
+    using iterator_category = std::bidirectional_iterator_tag;
+    using value_type        = char;
+    using difference_type   = std::ptrdiff_t;
+    using pointer           = const char *;
+    using reference         = const char &;
+
+    const char * at = nullptr;
+
+    reference operator*() const {
+        static thread_local unsigned n_read = 0;
+        if (++n_read % 4096 == 0) { // the clock takes longer than a letter
+            require_time(
+                "it takes more than 3 seconds to search the text for a pattern that triggers this "
+                "grammar: give a trigger token, or a pattern without * and + before its first letter");
+        }
+        return *at;
+    }
+    Place & operator++() { return ++at, *this; }
+    Place & operator--() { return --at, *this; }
+    Place   operator++(int) { return Place{at++}; }
+    Place   operator--(int) { return Place{at--}; }
+    bool    operator==(const Place & other) const { return at == other.at; }
+    bool    operator!=(const Place & other) const { return at != other.at; }
+};
 
 } // namespace
 
@@ -77,6 +111,10 @@ struct llama_grammar * llama_grammar_clone_impl(const struct llama_grammar & gra
 }
 static struct llama_grammar * llama_grammar_clone_slowly(const struct llama_grammar & grammar);
 #define llama_grammar_clone_impl llama_grammar_clone_slowly
+
+#define smatch match_results<Place>
+#define regex_match(text, ...) regex_match(Place{(text).data()}, Place{(text).data() + (text).size()}, __VA_ARGS__)
+#define regex_search(text, ...) regex_search(Place{(text).data()}, Place{(text).data() + (text).size()}, __VA_ARGS__)
 
 #undef GGML_ASSERT
 #define GGML_ASSERT(x) \

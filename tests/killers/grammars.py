@@ -1,4 +1,4 @@
-"""S8: grammars that libllama can read a text by in so many ways that it would not come back."""
+"""S8, S10: grammars and triggers that libllama can follow in so many ways that it never ends."""
 
 from __future__ import annotations
 
@@ -56,3 +56,15 @@ def _(w: World) -> None:
 def _(w: World) -> None:
     with chain_of(w, CHAIN, grammar_root="r0") as chain:
         letters(w, chain.clone(), "zx")
+
+
+@case("S10", "a trigger that is searched in ever more ways", GrammarError)
+def _(w: World) -> None:
+    grammar = s.grammar_lazy_patterns(w.vocab(), 'root ::= "b"', trigger_patterns=["([^b]*)*b"])
+    token = int(w.vocab().tokenize("a", add_special=False)[-1])
+    try:
+        for _ in range(40):
+            grammar.accept(token)
+    finally:
+        grammar.reset()
+        grammar.accept(token)

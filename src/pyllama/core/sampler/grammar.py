@@ -231,7 +231,8 @@ def grammar_lazy_patterns(
     -----
     Prefer tokens: patterns are searched in the whole text again at each token, so a long text
     before the trigger takes time that grows with its square. ``<tool_call>`` is quick; with
-    ``[\s\S]*`` before it the time grows with the cube, and is 4.5 s for 400 tokens.
+    ``[\s\S]*`` before it the time grows with the cube, and is 4.5 s for 400 tokens. A call that
+    searches for more than 3 seconds, as with ``(a*)*b``, raises GrammarError.
 
     Calls: llama_sampler_init_grammar_lazy_patterns
     """
