@@ -292,7 +292,7 @@ def test_suppress_tokens_are_those_of_the_file(made):
 def test_long_words_on_a_small_stack(name):
     """A thread of 512 KiB tokenizes a word of 100,000 characters of each kind."""
     path = str(MODELS / f"ggml-vocab-{name}.gguf")
-    run(f"""
+    printed = run(f"""
         model = pyllama.Model({path!r}, vocab_only=True)
         sizes = []
         def work():
@@ -303,9 +303,9 @@ def test_long_words_on_a_small_stack(name):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        assert len(sizes) == 8 and sizes[-1] > 0, sizes
-        assert threading.stack_size() == 512 * 1024
+        print(len(sizes) == 8 and sizes[-1] > 0, threading.stack_size())
     """)
+    assert printed == f"True {512 * 1024}\n"
 
 
 def test_a_million_characters_in_a_row():
@@ -332,10 +332,11 @@ def test_bytes_that_kill_libllama():
     """A code point above U+10FFFF, alone and beside others, in each kind of vocabulary."""
     for name in ("gpt-2", "bert-bge", "llama-spm", "gemma-4"):
         path = str(MODELS / f"ggml-vocab-{name}.gguf")
-        run(f"""
+        printed = run(f"""
             vocab = pyllama.Model({path!r}, vocab_only=True).vocab
             high = b"\\xf4\\x90\\x80\\x80"
             for data in (high, b"\\xff", b"a\\xf7\\xbf\\xbf\\xbf b", b"\\xe4" * 9):
                 text = vocab.detokenize(vocab.tokenize(data * 1000), unparse_special=True)
-                assert isinstance(text, str)
+                print(type(text).__name__)
         """)
+        assert printed == "str\n" * 4

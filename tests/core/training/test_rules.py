@@ -18,7 +18,7 @@ def test_mapped_weights_are_refused(tiny_path):
     """Writing to them would end the process."""
     for load_mode in ("auto", "mmap", "mmap_mlock"):
         with pyllama.Model(tiny_path, load_mode=load_mode) as model:
-            refusal(UnsupportedError, "load_mode='none'", model)
+            assert "load_mode='none'" in refusal(UnsupportedError, model)
 
 
 def test_direct_io_can_be_trained(tiny_path, text):
@@ -32,7 +32,7 @@ def test_other_tensor_types_are_refused(tmp_path, kind):
     """They would stay as they are without a word."""
     path = random_model.write_llama(tmp_path / "model.gguf", type=kind)
     with pyllama.Model(path, load_mode="none") as model:
-        refusal(UnsupportedError, "only tensors in f32 learn", model)
+        assert "only tensors in f32 learn" in refusal(UnsupportedError, model)
 
 
 def test_what_has_no_backward_pass_is_refused(tmp_path):
@@ -47,7 +47,7 @@ def test_what_has_no_backward_pass_is_refused(tmp_path):
     }
     for name, writer in writers.items():
         with pyllama.Model(writer(tmp_path / f"{name}.gguf"), load_mode="none") as model:
-            refusal(UnsupportedError, "architectures: baichuan", model)
+            assert "architectures: baichuan" in refusal(UnsupportedError, model)
 
 
 @pytest.mark.parametrize("arch", sorted(ARCHITECTURES - {"llama"}))
@@ -89,7 +89,7 @@ def test_other_architectures_learn(tmp_path, text, arch):
 )
 def test_a_bad_argument_is_refused(own, error, match, options):
     """Before libllama sees it."""
-    refusal(error, match, own, **options)
+    assert match in refusal(error, own, **options)
 
 
 def test_a_model_is_needed():
@@ -108,4 +108,4 @@ def test_a_vocabulary_has_no_weights(tiny_path):
 def test_more_memory_than_there_is_is_refused(own, monkeypatch):
     """The optimizer keeps two numbers for each weight; libllama does not look."""
     monkeypatch.setattr("pyllama.core.training.rules.available_bytes", lambda: 10_000)
-    refusal(MemoryError, "GiB are free", own)
+    assert "GiB are free" in refusal(MemoryError, own)
