@@ -296,13 +296,25 @@ def test_leaving_a_stream_leaves_the_context_usable(context):
 
 
 def test_an_aborted_prompt_is_taken_back_and_can_be_run_again(tmp_path):
-    """abort() from another thread ends the prompt; the next run is right."""
+    """Another thread ends the prompt, and the report says so; the next run is right."""
     path = random_model.write_llama(tmp_path / "slow.gguf", n_embd=256, n_layer=8, n_ff=1024)
     prompt = np.random.default_rng(0).integers(3, 500, 3000)
     with pyllama.Model(path) as model, model.context(n_ctx=4096) as context:
-        threading.Timer(0.05, context.abort).start()
-        with pytest.raises(AbortedError):
-            list(tokens(context, prompt, max_tokens=3))
+        report, begun = pyllama.generate.Report(), threading.Event()
+
+        def abort() -> None:
+            begun.wait()
+            context.abort()
+
+        aborting = threading.Thread(target=abort)
+        aborting.start()
+        with (
+            context.hooks({"l_out-0": lambda _array, _node: begun.set()}),
+            pytest.raises(AbortedError),
+        ):
+            list(tokens(context, prompt, max_tokens=3, report=report))
+        aborting.join()
+        assert (report.finish_reason, report.n_generated) == ("cancelled", 0)
         context.memory.clear()
         short = list(tokens(context, PROMPT, max_tokens=3, ignore_eog=True))
         assert short == by_hand(context, PROMPT, 3)

@@ -185,25 +185,27 @@ def tokens(
     A token is decoded when the next one is asked for.
     """
     report = _begin(context, report)
-    deadline = Deadline.after(timeout)
-    ids = _token_ids(context, prompt, deadline)
-    limit = _room(context, len(ids), max_tokens, n_keep)
-    functions("logits_processor", logits_processor)
-    eog = frozenset() if flag("ignore_eog", ignore_eog) else context.model.vocab.eog_tokens
-    clock = time.perf_counter
-
-    begin = clock()
-    held, report.n_reused = decode_prompt(context, ids, seq, deadline)
-    report.n_prompt = len(ids)
-    decode = decode_steps(context, held, seq, limit, deadline)
-    advance = advancer(decode, context.n_vocab, sampler, logits_processor, held.tokens)
-    resumed = clock()
-    report.prompt_seconds = resumed - begin
-
-    step = Batch([0], seq_id=seq, output="all")
-    cell, position, run = step._token, step.pos, held.run
-    n_past, n_ctx, n_generated, spent = len(ids), context.n_ctx_seq, 0, 0.0
+    n_generated, spent = 0, 0.0
     try:
+        deadline = Deadline.after(timeout)
+        ids = _token_ids(context, prompt, deadline)
+        limit = _room(context, len(ids), max_tokens, n_keep)
+        functions("logits_processor", logits_processor)
+        eog = frozenset() if flag("ignore_eog", ignore_eog) else context.model.vocab.eog_tokens
+        clock = time.perf_counter
+
+        begin = clock()
+        held, report.n_reused = decode_prompt(context, ids, seq, deadline)
+        report.n_prompt = len(ids)
+        decode = decode_steps(context, held, seq, limit, deadline)
+        advance = advancer(decode, context.n_vocab, sampler, logits_processor, held.tokens)
+        resumed = clock()
+        report.prompt_seconds = resumed - begin
+
+        step = Batch([0], seq_id=seq, output="all")
+        cell, position, run = step._token, step.pos, held.run
+        n_past, n_ctx = len(ids), context.n_ctx_seq
+
         token = advance(None) if limit else 0
         while n_generated < limit:
             if token in eog:
