@@ -6,6 +6,8 @@ FETCH ?=
 # More arguments for the demo, the tests or the benchmark: make test ARGS="-k batch"
 ARGS ?=
 BIN := .venv/bin
+# In the order of the files: by number, the matrix (two tests, minutes) would come last, alone.
+IN_PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint types check bench fuzz sanitize soak clean
@@ -22,7 +24,7 @@ demo: setup ## show inference on the model that ships with pyllama
 test: setup ## check the style and the types, then run the tests
 	@status=0; \
 	$(MAKE) --no-print-directory --keep-going check || status=1; \
-	$(BIN)/python -m pytest $(ARGS) || status=1; \
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS) || status=1; \
 	exit $$status
 
 test-all: override ARGS += -m ""

@@ -50,6 +50,7 @@ OWN = (
     "pyllama_decode",
     "pyllama_encode",
     "pyllama_memory_uses",
+    "pyllama_memory_has_bare_cache",
     "pyllama_chat_render",
     "pyllama_chat_caps",
     "pyllama_chat_parser_new",

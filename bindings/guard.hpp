@@ -50,13 +50,11 @@ inline void keep(Fault kind, const char * text) {
     message = text;
 }
 
-template <class Call> auto guard(Call call) -> decltype(call()) {
-    struct Inside {
-        Inside() { ++depth, ++n_inside; }
-        ~Inside() { --depth, --n_inside; }
-    } inside;
+// Notes what is being caught. Apart, because a guard stands in two wrappers of each function: with
+// all of this in it they take minutes to compile.
+[[gnu::noinline]] inline void note_caught() {
     try {
-        return call();
+        throw;
     } catch (const assertion & error) {
         keep(Fault::assertion, error.what());
     } catch (const unsupported & error) {
@@ -67,12 +65,24 @@ template <class Call> auto guard(Call call) -> decltype(call()) {
         keep(Fault::memory, error.what());
     } catch (const std::exception & error) {
         keep(Fault::exception, error.what());
+    } catch (...) {
+        keep(Fault::exception, "something that is not a std::exception");
+    }
+}
+
+template <class Call> auto guard(Call call) -> decltype(call()) {
+    struct Inside {
+        Inside() { ++depth, ++n_inside; }
+        ~Inside() { --depth, --n_inside; }
+    } inside;
+    try {
+        return call();
 #ifdef __GLIBCXX__
     } catch (abi::__forced_unwind &) { // Python has ended, and ends the thread in a callback
         throw;
 #endif
     } catch (...) {
-        keep(Fault::exception, "something that is not a std::exception");
+        note_caught();
     }
     if constexpr (!std::is_void_v<decltype(call())>) {
         return {};

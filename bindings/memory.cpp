@@ -1,7 +1,9 @@
-// Says where a model and its context lie, which libllama tells C++ callers only.
+// Says where a model and its context lie, and what a memory is made of, which libllama tells C++
+// callers only.
 
 #include "llama.h"
 #include "llama-ext.h"
+#include "llama-kv-cache-iswa.h"
 #include "shim.h"
 
 #include <cstdio>
@@ -22,4 +24,18 @@ int32_t pyllama_memory_uses(const struct llama_context * ctx, pyllama_memory_use
         ++n;
     }
     return n;
+}
+
+static bool has_layers(const llama_kv_cache & cache) {
+    for (const auto & [buft, n_bytes] : cache.memory_breakdown()) {
+        if (n_bytes > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool pyllama_memory_has_bare_cache(const struct llama_context * ctx) {
+    const auto * both = dynamic_cast<const llama_kv_cache_iswa *>(llama_get_memory(ctx));
+    return both != nullptr && !(has_layers(*both->get_base()) && has_layers(*both->get_swa()));
 }

@@ -92,7 +92,7 @@ int32_t pyllama_hooks_micro_batch(const pyllama_hooks * hooks);
 /* The eval callback of a context. Its user data is a pyllama_hooks. */
 bool pyllama_eval(struct ggml_tensor * tensor, bool ask, void * hooks);
 
-/* --- memory.cpp: where a model and its context lie --- */
+/* --- memory.cpp: where a model and its context lie, and what a memory is made of --- */
 
 typedef struct pyllama_memory_use {
     char     device[64]; /* "CPU" for all that the CPU can read */
@@ -103,6 +103,9 @@ typedef struct pyllama_memory_use {
 
 /* Writes one entry for each kind of buffer, at most n_max, and returns how many. */
 int32_t pyllama_memory_uses(const struct llama_context * ctx, pyllama_memory_use * uses, int32_t n_max);
+
+/* Whether a memory for sliding windows has no layer with one, or none without. */
+bool pyllama_memory_has_bare_cache(const struct llama_context * ctx);
 
 /* --- guard.hpp: what the build is --- */
 

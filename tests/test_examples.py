@@ -124,7 +124,7 @@ PRINTED = {
 def run(name: str, *arguments: str) -> list[str]:
     """Run an example, and return the lines that it prints."""
     command = [sys.executable, "-W", "error", str(DIRECTORY / f"{name}.py"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

@@ -69,9 +69,7 @@ NOT_UNDER_ASAN = (
     *(
         f"--deselect=tests/{name}"
         for name in (
-            "core/test_deadlines.py::test_a_run_has_one_deadline",
             "core/loading/test_model_options.py::test_a_load_that_takes_too_long_ends",
-            "core/files/test_model_rules.py::test_a_large_vocabulary_is_checked_in_300_ms",
             "core/test_tokenizer.py::test_a_long_number_is_quick",
             f"test_process_killers.py::{ROW}[J1 a template of brackets]",
         )

@@ -213,11 +213,11 @@ def test_rows_must_match_tokens():
     assert repr(Batch(TOKENS, embd=states())) == "<Batch of 4 tokens, 1 with output>"
 
 
-def test_inputs_of_unknown_width_are_refused(context, monkeypatch):
-    """Drafters that read several layers of their model take rows that llama.h does not measure."""
-    monkeypatch.setattr("pyllama.core.batch.UNKNOWN_WIDTH", frozenset(["llama"]))
-    with pytest.raises(UnsupportedError, match="how wide the input of llama is"):
-        context.decode(Batch(embd=states()))
+def test_a_drafter_for_another_model_makes_no_context(model, monkeypatch):
+    """It reads several layers of that model, in rows that llama.h does not measure."""
+    monkeypatch.setattr("pyllama.core.limits.DRAFTS", frozenset(["llama"]))
+    with pytest.raises(UnsupportedError, match="a llama model drafts for another one"):
+        model.context()
 
 
 def test_a_head_alone_makes_no_plain_context(head):

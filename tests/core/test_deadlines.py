@@ -15,7 +15,7 @@ from decoding import PROMPT, SMALL, go_on, prefill
 import pyllama
 from pyllama.errors import AbortedError, BusyError
 
-SLOW_TEXT = "中" * 300_000  # SPM is quadratic in a row of characters without a token: 12 s
+SLOW = "中"  # SPM is quadratic in a row of characters without a token: 300,000 take 12 s
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +37,15 @@ def test_decode_returns_within_a_micro_batch_of_its_deadline(slow):
     """And the memory is as before, so that the same can be decoded."""
     with make(slow) as context:
         before = prefill(context)
+        eight = pyllama.Batch([7] * 506, pos=len(PROMPT))
         begin = time.perf_counter()
-        context.decode(pyllama.Batch(range(64), pos=len(PROMPT)))
-        micro_batch = time.perf_counter() - begin
+        context.decode(eight)
+        whole = time.perf_counter() - begin
         context.memory.remove(0, len(PROMPT))
         begin = time.perf_counter()
         with pytest.raises(TimeoutError, match="decode fewer tokens"):
-            context.decode(pyllama.Batch([7] * 506, pos=len(PROMPT)), timeout=micro_batch / 4)
-        assert time.perf_counter() - begin < 3 * micro_batch
+            context.decode(eight, timeout=whole / 32)
+        assert time.perf_counter() - begin < whole / 2
         assert context.memory.pos_max(0) == len(PROMPT) - 1
         after = go_on(context)
         context.memory.clear()
@@ -107,14 +108,22 @@ def test_a_run_has_one_deadline(slow):
         run = pyllama.generate.tokens(
             context, PROMPT, ignore_eog=True, max_tokens=900, timeout=0.3, report=report
         )
-        begin = time.perf_counter()
+        made = []
         with pytest.raises(TimeoutError):
-            list(run)
-        assert 0.25 < time.perf_counter() - begin < 2
-        assert 0 < report.n_generated < 900
+            made.extend(run)
+        assert len(made) == report.n_generated < 900
         assert report.finish_reason == "error"
         again = list(pyllama.generate.tokens(context, PROMPT, ignore_eog=True, max_tokens=3))
         assert len(again) == 3
+
+
+def test_a_run_that_ends_in_its_prompt_says_so(slow):
+    """As it does after its first token."""
+    with make(slow) as context:
+        report = pyllama.generate.Report()
+        with pytest.raises(TimeoutError):
+            list(pyllama.generate.tokens(context, PROMPT, timeout=0, report=report))
+        assert (report.finish_reason, report.n_generated) == ("error", 0)
 
 
 def test_a_text_is_given_up_at_the_deadline(slow):
@@ -129,12 +138,10 @@ def test_a_text_is_given_up_at_the_deadline(slow):
 def test_tokenize_returns_at_its_deadline(tiny_path):
     """libllama goes on; the model can be used meanwhile, and closed when it has finished."""
     with pyllama.Model(tiny_path) as model:
-        text = SLOW_TEXT[:60_000]  # 0.5 s
-        begin = time.perf_counter()
+        text = SLOW * 60_000  # 0.5 s
         with pytest.raises(TimeoutError, match="did not return"):
             model.vocab.tokenize(text, timeout=0.05)
-        assert time.perf_counter() - begin < 0.3
-        with pytest.raises(BusyError):
+        with pytest.raises(BusyError):  # so it did not wait
             model.close()
         assert len(model.vocab.tokenize("abc", timeout=60))
         until = time.monotonic() + 60
@@ -146,7 +153,7 @@ def test_tokenize_returns_at_its_deadline(tiny_path):
 def test_tokenize_batch_returns_at_its_deadline(tiny_path):
     """One for all texts."""
     with pyllama.Model(tiny_path) as model:
-        texts = [SLOW_TEXT[:40_000], *["a"] * 100]
+        texts = [SLOW * 40_000, *["a"] * 100]
         with pytest.raises(TimeoutError):
             model.vocab.tokenize_batch(texts, n_threads=2, timeout=0.05)
         tokens = model.vocab.tokenize_batch(["a", "b"], timeout=60)
@@ -156,17 +163,15 @@ def test_tokenize_batch_returns_at_its_deadline(tiny_path):
 
 
 def test_a_process_ends_while_libllama_still_tokenizes(tiny_path):
-    """Whoever gave up need not wait, not even to leave."""
+    """Whoever gave up need not wait, not even to leave: this would take many minutes."""
     code = f"""
         import pyllama
         model = pyllama.Model({str(tiny_path)!r})
         try:
-            model.vocab.tokenize("中" * 300_000, timeout=0.1)
+            model.vocab.tokenize({SLOW!r} * 3_000_000, timeout=0.1)
         except TimeoutError:
             print("gave up")
     """
-    begin = time.perf_counter()
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "gave up\n", "")
-    assert time.perf_counter() - begin < 5

@@ -44,5 +44,5 @@ def test_the_process_ends_well(tiny_path, work):
     ).format(textwrap.indent(textwrap.dedent(WORK[work]), "    "))
     for _ in range(4):
         command = [sys.executable, "-c", code, tiny_path]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
         assert (done.returncode, done.stderr) == (0, "")

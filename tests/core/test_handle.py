@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import gc
 import itertools
 import os
 import pickle
-import threading
 import weakref
 
 import pytest
@@ -232,50 +230,6 @@ def test_no_child_comes_to_an_object_that_closes(make, freed):
     assert child.closed
     with pytest.raises(ClosedError), parent._call:
         pass
-
-
-def test_of_two_threads_that_close_one_frees(make, freed):
-    """However they meet."""
-    for n in range(200):
-        handle = make(str(n))
-        start = threading.Barrier(2)
-
-        def close(handle=handle, start=start) -> None:
-            start.wait()
-            with contextlib.suppress(BusyError):
-                handle.close()
-
-        threads = [threading.Thread(target=close) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert handle.closed
-    assert freed == [str(n) for n in range(200)]
-
-
-def test_a_parent_waits_for_a_child_that_another_thread_frees(freed):
-    """C reads the parent until the child is gone."""
-    begun, may_end = threading.Event(), threading.Event()
-
-    def free(name: str) -> None:
-        begun.set()
-        may_end.wait(10)
-        freed.append(name)
-
-    parent = Handle("parent", freed.append)
-    children = [Handle("child", free, parent)]
-    dropping = threading.Thread(target=children.clear)
-    closing = threading.Thread(target=parent.close)
-    dropping.start()
-    assert begun.wait(10)
-    closing.start()
-    closing.join(0.05)
-    assert closing.is_alive()
-    may_end.set()
-    dropping.join()
-    closing.join()
-    assert freed == ["child", "parent"]
 
 
 def test_lent_memory_keeps_an_object_and_its_parents_open(make, freed):

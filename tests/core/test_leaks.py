@@ -197,7 +197,7 @@ def test_nothing_grows(tiny_path, name):
         [sys.executable, "-c", "\n".join(lines), str(tiny_path)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

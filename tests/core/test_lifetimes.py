@@ -238,7 +238,7 @@ def test_the_interpreter_ends_well_with_everything_open(tiny_path, name):
         [sys.executable, "-c", code, str(tiny_path)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (int(name == "an exception"), "", "")

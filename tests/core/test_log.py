@@ -152,6 +152,6 @@ def test_nothing_is_printed_where_logging_is_not_set_up(tmp_path):
     path = random_model.write_llama(tmp_path / "m.gguf", n_ctx_train=64)
     code = f"import pyllama\nwith pyllama.Model({str(path)!r}) as m, m.context(n_ctx=512): pass"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")

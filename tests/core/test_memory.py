@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import random_model
+from fuzz import grow
 
 import pyllama
 from pyllama import Batch
@@ -85,6 +86,34 @@ def test_a_shift_that_would_kill_the_next_decode_is_refused(tmp_path, type_k):
         assert not context.memory.can_shift
         with pytest.raises(UnsupportedError, match="cannot move"):
             context.memory.shift(0, delta=1)
+
+
+@pytest.mark.parametrize("arch", ["afmoe", "cohere2", "exaone-moe", "gemma3n"])
+def test_a_shift_that_moves_no_keys_is_refused(tmp_path, arch):
+    """Two layers of these have one kind of memory only, and libllama asserts on the other."""
+    assert grow.grow(tmp_path, arch)
+    path = tmp_path / f"{arch}.gguf"
+    with pyllama.Model(path) as model, model.context(n_ctx=64, n_threads=1) as context:
+        assert not context.memory.can_shift
+        context.decode(Batch([1, 2, 3]))
+        with pytest.raises(UnsupportedError, match="cannot move"):
+            context.memory.shift(0, delta=1)
+        with pytest.raises(UnsupportedError, match="cannot move"):
+            context.memory.divide(0, divisor=2)
+        assert np.isfinite(row_after(context, [4], pos=3)).all()
+
+
+@pytest.mark.parametrize("n_seq_max", [1, 2])
+def test_a_model_with_both_kinds_of_layers_can_be_shifted(tmp_path, n_seq_max):
+    """With windows in every second layer there are keys in either memory."""
+    path = grow.write_window(tmp_path / "m.gguf")
+    options = {"n_seq_max": n_seq_max, "kv_unified": False, "n_threads": 1}
+    with pyllama.Model(path) as model, model.context(n_ctx=64, **options) as context:
+        assert context.memory.can_shift
+        context.decode(Batch([1, 2, 3, 4]))
+        context.memory.remove(0, 0, 2)
+        context.memory.shift(0, delta=-2)
+        assert np.isfinite(row_after(context, [5], pos=2)).all()
 
 
 @pytest.mark.parametrize(

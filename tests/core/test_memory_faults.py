@@ -58,7 +58,7 @@ print(json.dumps(outcomes))
 def sweep(path: os.PathLike[str], n_threads: int, step: int, count: int) -> dict[str, int]:
     """Return how many amounts of memory had which outcome."""
     command = [sys.executable, "-c", SWEEP, os.fspath(path), str(n_threads), str(step), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     outcomes: dict[str, int] = json.loads(done.stdout)
     return outcomes

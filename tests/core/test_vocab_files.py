@@ -120,7 +120,7 @@ def test_normalizing_vocabularies_have_no_offsets(load, name):
 
 
 @pytest.mark.parametrize("name", ROUND_TRIP)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 @example(text="\u2581 \u2581\u2581a\u2581")
 @example(text="")
@@ -135,7 +135,7 @@ def test_any_text_is_spelled_and_placed(load, name, text):
 
 
 @pytest.mark.parametrize("name", UNTIDIED)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(text=TEXTS)
 def test_text_comes_back(load, name, text):
     """Detokenizing gives the text where the file asks for no tidying; SPM keeps no U+2581."""
@@ -145,7 +145,7 @@ def test_text_comes_back(load, name, text):
 
 
 @pytest.mark.parametrize("name", BYTE_TOKENS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.binary(max_size=64))
 @example(data=b"\xf4\x90\x80\x80")
 @example(data=b"a\xff\xfe b\xc3")
@@ -180,7 +180,7 @@ def test_invalid_bytes_leave_their_neighbours_alone(load):
 
 
 @pytest.mark.parametrize("name", NORMALIZING)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.binary(max_size=64))
 @example(data=b"\xf4\x90\x80\x80")
 def test_normalizing_vocabularies_see_the_replacement_character(load, name, data):

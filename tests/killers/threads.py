@@ -257,7 +257,7 @@ def fork(w: World, before: str = "", after: str = "") -> None:
     """Run FORK in a process of its own, and raise what it complained of."""
     code = FORK.replace("WHILE_BUSY", before).replace("AFTER_BUSY", after)
     command = [sys.executable, "-c", code, str(w.path("slow"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
         raise AssertionError(done.stderr)
 
@@ -288,6 +288,6 @@ def _(w: World) -> None:
         "sys.exit(os.waitpid(pid, 0)[1] != 0)\n"
     )
     command = [sys.executable, "-c", code, str(w.path())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     if done.returncode:
         raise AssertionError(done.stderr)

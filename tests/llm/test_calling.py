@@ -164,7 +164,7 @@ async def later(city: str) -> str:
         ([get_weather], {"stream": True}),
         ([get_weather], {"max_steps": 0}),
     ],
-    ids=str,
+    ids=["async", "twice", "stream", "no steps"],
 )
 def test_what_run_cannot_do_is_refused(llm, tools, options):
     """Before anything is generated."""

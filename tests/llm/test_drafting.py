@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import random_model
 
@@ -65,9 +63,7 @@ def test_cancel_and_close_leave_it_usable(llm):
     next(parts)
     llm.cancel()
     assert list(parts)[-1].finish_reason == "cancelled"
-    begin = time.perf_counter()
     assert llm.complete(PROMPT, max_tokens=4, temperature=0).text
-    assert time.perf_counter() - begin < 5
 
 
 def test_a_head_drafts_where_the_model_has_one(tmp_path):

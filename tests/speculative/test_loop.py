@@ -213,7 +213,7 @@ def test_a_timeout_and_an_abort_are_those_of_the_loop(contexts):
     """The tokens until then stay, and the context is usable."""
     one, other = contexts
     expected = whole(one)
-    run = speculative.tokens(other, PROMPT, draft=oracle(expected), timeout=30)
+    run = speculative.tokens(other, PROMPT, draft=oracle(expected), timeout=300)
     assert next(run) == expected[4]
     other.abort()
     with pytest.raises(AbortedError):

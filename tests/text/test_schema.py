@@ -205,7 +205,7 @@ def test_a_type_without_a_schema_is_refused():
 BOUND = st.one_of(st.none(), st.integers(-1000, 1000), st.decimals(-50, 50, places=2).map(float))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(BOUND, BOUND, st.booleans(), st.booleans())
 def test_the_grammar_of_bounds_is_the_bounds(low, high, above, below):
     """As a regular expression, it matches just the numbers between them."""

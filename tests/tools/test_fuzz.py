@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def fuzz(*options: object) -> subprocess.CompletedProcess[str]:
     """Run the fuzzers in a process that has not computed."""
     command = [sys.executable, ROOT / "tools" / "fuzz", *map(str, options)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.mark.parametrize("target", TARGETS)

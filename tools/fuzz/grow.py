@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import random_model
 
 import pyllama
 from fuzz.mutate import ARRAY, STRING, File, Tensor, Value, parse
-from fuzz.seeds import write_spm
+from fuzz.seeds import LLAMA
 from pyllama import Batch
 from pyllama.errors import LlamaError, LoadError
 
@@ -32,24 +33,39 @@ GUESSES: dict[int, Value] = {F32: 1.0, BOOL: 1, STRING: b"x", ARRAY: (I32, [1, 0
 DEFAULTS: dict[str, tuple[int, Value]] = {
     "attention.group_norm_epsilon": (F32, 1e-5),
     "attention.group_norm_groups": (U32, 1),
+    "attention.indexer.key_length": (U32, 64),
     "attention.key_length": (U32, 16),
+    "attention.key_length_mla_swa": (U32, 16),
+    "attention.key_length_swa": (U32, 16),
     "attention.kv_lora_rank": (U32, 16),
+    "attention.kv_lora_rank_swa": (U32, 16),
     "attention.layer_norm_epsilon": (F32, 1e-5),
     "attention.q_lora_rank": (U32, 16),
     "attention.sliding_window": (U32, 16),
     "attention.value_length": (U32, 16),
+    "attention.value_length_mla_swa": (U32, 16),
+    "attention.value_length_swa": (U32, 16),
+    "convnext.embedding_length": (U32, 32),
     "expert_count": (U32, 4),
     "expert_feed_forward_length": (U32, 32),
     "expert_shared_count": (U32, 1),
     "expert_shared_feed_forward_length": (U32, 32),
     "expert_used_count": (U32, 2),
+    "features_length": (U32, 32),
+    "hash_layer_count": (U32, 0),
+    "hyper_connection.count": (U32, 4),
+    "kda.gate_lower_bound": (F32, -5.0),
+    "kda.head_dim": (U32, 16),
     "leading_dense_block_count": (U32, 1),
+    "posnet.block_count": (U32, 6),
+    "posnet.embedding_length": (U32, 32),
     "rope.dimension_sections": (ARRAY, (I32, [2, 3, 3, 0])),
     "ssm.conv_kernel": (U32, 4),
     "ssm.group_count": (U32, 1),
     "ssm.inner_size": (U32, 64),
     "ssm.state_size": (U32, 16),
     "ssm.time_step_rank": (U32, 2),
+    "wkv.head_size": (U32, 16),
 }
 EXPERTS: dict[str, tuple[int, Value]] = {"expert_count": (U32, 4), "expert_used_count": (U32, 2)}
 HALF_RECURRENT: dict[str, tuple[int, Value]] = {
@@ -59,6 +75,16 @@ DELTA: dict[str, tuple[int, Value]] = {
     "ssm.inner_size": (U32, 32),
     "full_attention_interval": (U32, 2),
 }
+# Keys and values are made of a smaller vector, beside which a key has a part that turns.
+LATENT: dict[str, tuple[int, Value]] = {
+    "attention.key_length": (U32, 24),
+    "attention.key_length_mla": (U32, 16),
+    "attention.value_length": (U32, 16),
+    "attention.value_length_mla": (U32, 16),
+    "rope.dimension_count": (U32, 8),
+}
+LATENT_DELTA = {**LATENT, **HALF_RECURRENT}
+ONE_SHIFT: dict[str, tuple[int, Value]] = {"token_shift_count": (U32, 1)}
 ROPE_8: dict[str, tuple[int, Value]] = {"rope.dimension_count": (U32, 8)}
 EXTRA: dict[str, dict[str, tuple[int, Value]]] = {
     **dict.fromkeys(("phimoe", "arctic", "ernie4_5-moe", "hunyuan-moe", "minimax-m2"), EXPERTS),
@@ -66,11 +92,49 @@ EXTRA: dict[str, dict[str, tuple[int, Value]]] = {
     **dict.fromkeys(("lfm2", "lfm2moe", "jamba", "plamo2", "nemotron_h"), HALF_RECURRENT),
     **dict.fromkeys(("nemotron_h_moe", "granitehybrid"), HALF_RECURRENT),
     **dict.fromkeys(("deepseek2", "mistral4", "deepseek2-ocr", "minicpm3", "plm"), ROPE_8),
-    **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), DELTA),
+    **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"), DELTA),
+    **dict.fromkeys(("deepseek32", "glm-dsa"), LATENT),
+    **dict.fromkeys(("kimi-linear", "kimi-k3", "bailingmoe3"), LATENT_DELTA),
+    "glm5-next": {
+        **LATENT_DELTA,
+        "attention.key_length": (U32, 16),
+        "rope.dimension_count": (U32, 0),
+    },
+    "dots3note": {
+        **LATENT,
+        "attention.key_length_swa": (U32, 24),
+        "attention.sliding_window_pattern": (ARRAY, (I32, [0, 1])),
+    },
+    "hy_v4": {
+        **LATENT,
+        "attention.indexer.head_count": (U32, 2),
+        "attention.indexer.key_length": (U32, 64),
+        "attention.indexer.top_k": (U32, 2),
+        "attention.indexer.types": (ARRAY, (I32, [1, 0])),
+        "expert_gating_func": (U32, 2),
+    },
+    "deepseek4": {
+        "attention.compress_ratios": (ARRAY, (I32, [4, 128])),
+        "expert_gating_func": (U32, 4),
+        "rope.dimension_count": (U32, 8),
+    },
+    "llama4": {"block_count": (U32, 4)},
+    "hrm_text": dict.fromkeys(("hrm.layers_per_stack", "hrm.h_cycles", "hrm.l_cycles"), (U32, 1)),
+    "rwkv6": {"attention.head_count_kv": (U32, 2)},
+    "rwkv7": {"attention.gate_lora_rank": (U32, 16)},
+    "wavtokenizer-dec": {"block_count": (U32, 6)},
+    **dict.fromkeys(("rwkv6qwen2", "arwkv7"), ONE_SHIFT),
     "gemma2": {"attention.sliding_window": (U32, 16)},
     "afmoe": {**EXPERTS, "attention.sliding_window": (U32, 16)},
     "paddleocr": {"rope.dimension_sections": (ARRAY, (I32, [2, 3, 3, 0]))},
 }
+# Tensors that the loader does not ask for, or not by their shape.
+TENSORS: dict[str, dict[str, list[int]]] = {
+    "laguna": {f"blk.{layer}.attn_gate.weight": [32, 2] for layer in range(2)},
+    "rwkv6": {f"blk.{layer}.time_mix_lerp_fused.weight": [32, 1, 1, 5] for layer in range(2)},
+}
+# Chameleon makes the tokens of images unlikely, and those are 4 to 8195.
+VOCABS = {"chameleon": 8200}
 
 
 def architectures(source: Path) -> list[str]:
@@ -106,9 +170,12 @@ def grow_all(folder: Path, names: list[str]) -> list[str]:
 
 def grow(folder: Path, arch: str) -> bool:
     """Write a file of an architecture into *folder*; return whether it came to decode."""
-    base = folder / "base.gguf"
-    file = parse(base if base.exists() else write_spm(base))
-    file.tensors = []
+    n_vocab = VOCABS.get(arch, LLAMA["n_vocab"])
+    base = folder / f"base-{n_vocab}.gguf"
+    if not base.exists():
+        random_model.write_llama(base, **{**LLAMA, "n_vocab": n_vocab})
+    file = parse(base)
+    file.tensors = [_random(name, shape, 0) for name, shape in TENSORS.get(arch, {}).items()]
     prefix = arch.encode() + b"."
     file.pairs = [
         (re.sub(rb"^llama\.", prefix, key), kind, arch.encode() if value == b"llama" and key ==
@@ -155,6 +222,12 @@ def _set(file: File, key: str, kind: int, value: Value) -> None:
     file.pairs.append((key.encode(), kind, value))
 
 
+def _random(name: str, shape: list[int], seed: int) -> Tensor:
+    values = np.random.default_rng(seed).standard_normal(math.prod(shape))
+    values = values * max(shape[0], 1) ** -0.5 if len(shape) > 1 else 1 + 0.1 * values
+    return Tensor(name.encode(), shape, 0, values.astype("<f4").tobytes())
+
+
 def _add_tensor(file: File, _arch: str, text: str, _step: int) -> bool:
     found = re.search(r"tensor '([^']+)' not found", text)
     if found:
@@ -180,9 +253,7 @@ def _shape_tensor(file: File, _arch: str, text: str, step: int) -> bool:
     tensor = next(tensor for tensor in file.tensors if tensor.name.decode() == found[1])
     if tensor.shape == shape or math.prod(shape) > MAX_WEIGHTS:
         return False
-    values = np.random.default_rng(step).standard_normal(math.prod(shape))
-    values = values * shape[0] ** -0.5 if len(shape) > 1 else 1 + 0.1 * values
-    tensor.shape, tensor.data = shape, values.astype("<f4").tobytes()
+    file.tensors[file.tensors.index(tensor)] = _random(found[1], shape, step)
     return True
 
 
@@ -203,7 +274,8 @@ def _change_type(file: File, _arch: str, text: str, _step: int) -> bool:
 
 
 def _add_experts(file: File, arch: str, text: str, _step: int) -> bool:
-    if "expert" not in text or any(b"expert_count" in pair[0] for pair in file.pairs):
+    asked = "expert" in text or "n_ids_used" in text
+    if not asked or any(b"expert_count" in pair[0] for pair in file.pairs):
         return False
     for short, (kind, value) in EXPERTS.items():
         _set(file, f"{arch}.{short}", kind, value)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 OUTPUTS = ("last", "all", "none")
-# Their inputs have a width of their own, and libllama would read past ours.
-UNKNOWN_WIDTH = frozenset(["dflash", "eagle3"])
 INT32 = np.iinfo(np.int32)
 
 

@@ -318,9 +318,6 @@ class Context(BackendSampling, Hooked):
 
     def _check_embd(self, batch: Batch) -> None:
         model, sections = self.model, self._limits.n_pos_per_embd
-        if model.architecture in batches.UNKNOWN_WIDTH:
-            message = f"llama.h does not tell how wide the input of {model.architecture} is"
-            raise UnsupportedError(message)
         if self._is_mtp:  # llama-batch.cpp:1028, llama_batch_ext_select_n_embd_inp
             batches.require_both(batch, model.n_embd_out)
         else:

@@ -158,8 +158,8 @@ class Record:
         Two threads may come here for the same object, as where one drops a context while another
         closes its model: the second waits, because C still reads the parent that it frees next.
         """
-        while self.children:
-            self.children.pop().release()
+        for child in self.children.copy():  # another thread may take any of them away meanwhile
+            child.release()
         if self.process.forked:  # the lock is as fork() found it, and C's threads are missing
             self.pointer = None
         else:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pyllama.core.model import Model
 
 LEARNED_POSITIONS = "position_embd.weight"
+# What these compute with is another model's hidden states, which no `Batch` holds for them, and for
+# some its context (llama-context.cpp:147). libllama would look for both behind NULL.
+DRAFTS = frozenset(["dflash", "eagle3", "gemma4-assistant"])
 # Hybrid models whose multi-token-prediction head has a plain memory (llama-model.cpp:2661).
 DENSE_HEADS = frozenset(["bailingmoe3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"])
 
@@ -39,6 +42,12 @@ def check_together(model: Model, params: Any, *, allocates: bool = True) -> None
     MemoryError
         If the keys and values would take more memory than there is.
     """
+    if model.architecture in DRAFTS:
+        message = (
+            f"a {model.architecture} model drafts for another one from what that had in its "
+            "layers, which is not offered here: take a smaller model of the same vocabulary instead"
+        )
+        raise UnsupportedError(message)
     n_ctx = params.n_ctx or model.n_ctx_train
     if n_ctx == 0:
         message = "n_ctx=0 takes the trained context, but this model does not say one: give n_ctx"

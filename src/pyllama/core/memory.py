@@ -284,18 +284,22 @@ class Memory:
     def can_shift(self) -> bool:
         """Whether positions can be moved.
 
-        Not with bf16 keys, nor with quantised keys and a head size that is no multiple of 64.
+        Not with bf16 keys, nor with quantised keys and a head size that is no multiple of 64; nor
+        where all layers of a model for sliding windows have one, or none has.
         """
         context = self._context
         with context._call as pointer:
             if not lib.llama_memory_can_shift(lib.llama_get_memory(pointer)):
+                return False
+            # Nothing in the graph then reads by how much to move (src/llama-kv-cache.cpp:2013).
+            if lib.pyllama_memory_has_bare_cache(pointer):
                 return False
         return context._moves_keys and not context._whole_sequences
 
     def _require_shift(self) -> None:
         if not self.can_shift:
             kind = "a recurrent memory" if self._context._whole_sequences else "this memory"
-            message = f"{kind} cannot move positions; with type_k='f16' an attention memory can"
+            message = f"{kind} cannot move positions; see Memory.can_shift for those that can"
             raise UnsupportedError(message)
 
     def _one_stream(self) -> bool:

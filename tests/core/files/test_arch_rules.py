@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from fuzz import grow
-from fuzz.mutate import ARRAY, File, Value, parse
+from fuzz.mutate import ARRAY, File, Tensor, Value, parse
 
 from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError
@@ -75,6 +75,7 @@ def test_what_would_end_the_process_is_refused(grown, tmp_path, name):
         ("qwen3next", "attn_gate"),
         ("qwen35", "attn_qkv"),
         ("granitehybrid", "ssm_conv1d.bias"),
+        ("glm-dsa", "indexer.attn_k"),
     ],
 )
 def test_a_layer_without_what_it_computes_with_is_refused(grown, tmp_path, arch, gone):
@@ -85,6 +86,31 @@ def test_a_layer_without_what_it_computes_with_is_refused(grown, tmp_path, arch,
     path = tmp_path / "model.gguf"
     path.write_bytes(File(file.pairs, tensors).encode()[0])
     with pytest.raises(LoadError, match=f"is there without .*{gone}"):
+        check_model(path)
+
+
+@pytest.mark.parametrize("value", [(ARRAY, (I32, [1, 0])), (U32, 1), (U32, 0)])
+def test_a_layer_that_shares_its_indexer_needs_none(grown, tmp_path, value):
+    """Which layers have one, the file says."""
+    path, file = tmp_path / "model.gguf", grown("glm-dsa")
+    tensors = [tensor for tensor in file.tensors if b"blk.1.indexer" not in tensor.name]
+    kind, types = value
+    data = changed(File(file.pairs, tensors), "glm-dsa.attention.indexer.types", kind, types)
+    path.write_bytes(data)
+    if types == 1:
+        with pytest.raises(LoadError, match=r"'blk\.1\.attn_norm\.weight' is there without"):
+            check_model(path)
+    else:
+        assert check_model(path)
+
+
+def test_a_router_without_experts_is_refused(grown, tmp_path):
+    """All that a layer of mimo2 computes with may be absent, but not in part."""
+    file = grown("mimo2")
+    router = Tensor(b"blk.0.ffn_gate_inp.weight", [32, 4], 0, bytes(512))
+    path = tmp_path / "model.gguf"
+    path.write_bytes(File(file.pairs, [*file.tensors, router]).encode()[0])
+    with pytest.raises(LoadError, match=r"ffn_gate_inp\.weight' is there without .*ffn_up_exps"):
         check_model(path)
 
 

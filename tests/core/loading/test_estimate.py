@@ -19,8 +19,8 @@ WRITERS = {
 
 
 def taken(path, **options):
-    """Load a model and a context, and return what they take."""
-    with pyllama.Model(path) as model, model.context(**options) as context:
+    """Load a model and a context, and return what they take; a mapping would count for itself."""
+    with pyllama.Model(path, load_mode="none") as model, model.context(**options) as context:
         return context.memory_needs
 
 

@@ -156,7 +156,7 @@ def test_no_files_are_refused():
         pyllama.Model([])
 
 
-def test_a_trial_needs_a_path(parts):
+def test_a_trial_needs_a_path(tiny_path):
     """The other process has nothing else."""
-    with pytest.raises(ValueError, match="needs a path"):
-        pyllama.Model(parts, verify="trial")
+    with tiny_path.open("rb") as file, pytest.raises(ValueError, match="given by its path"):
+        pyllama.Model(file, verify="trial")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,33 +26,13 @@ UNCHECKED = child._CODE.replace(
 
 KEY = "0" * 64
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """Keep verdicts where nobody else does, and begin with none."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(trial, "_verdicts", {})
-    return tmp_path / "cache" / "pyllama" / "trials"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
 def path(tmp_path):
     """Write a model that no other test has loaded."""
     return random_model.write_llama(tmp_path / "model.gguf")
-
-
-@pytest.fixture
-def trials(monkeypatch):
-    """Count the processes."""
-    started = []
-    real = trial._try
-
-    def count(path, n_bytes, *, vocab_only):
-        started.append(path)
-        return real(path, n_bytes, vocab_only=vocab_only)
-
-    monkeypatch.setattr(trial, "_try", count)
-    return started
 
 
 def forget():
@@ -100,6 +79,16 @@ def test_a_split_model_is_tried_whole(tmp_path, trials):
     assert len(trials) == 2
 
 
+def test_parts_of_any_name_are_tried_together(tmp_path, trials):
+    """The other process gets the whole list."""
+    random_model.write_llama(tmp_path / "model.gguf", split=8)
+    found = sorted(tmp_path.glob("model-*.gguf"))
+    parts = [path.rename(tmp_path / f"part {n}") for n, path in enumerate(found)]
+    with pyllama.Model(parts, verify="trial") as model, model.context(**SMALL) as context:
+        assert np.isfinite(prefill(context)).all()
+    assert [job.files for job in trials] == [[str(path) for path in parts]]
+
+
 def test_a_vocabulary_alone_can_be_tried(path, trials):
     """That verdict is not the one of the whole model."""
     pyllama.Model(path, verify="trial", vocab_only=True).close()
@@ -132,7 +121,7 @@ def test_a_death_is_a_load_error_that_names_the_signal(path, monkeypatch, trials
     killer(path)
     for _ in range(2):
         with pytest.raises(LoadError, match=r"model\.gguf: a process .* signal \d+ \("):
-            trial.require(str(path), [str(path)], vocab_only=False)
+            trial.require("trial", [str(path)])
         forget()
     assert len(trials) == 1
 
@@ -142,7 +131,7 @@ def test_an_assertion_is_told_in_libllamas_words(tmp_path, monkeypatch):
     monkeypatch.setattr(child, "_CODE", UNCHECKED)
     path = random_model.write_llama(tmp_path / "model.gguf", metadata={"llama.block_count": 0})
     with pytest.raises(LoadError) as raised:
-        trial.require(str(path), [str(path)], vocab_only=False)
+        trial.require("trial", [str(path)])
     assert "GGML_ASSERT" in str(raised.value) or "signal" in str(raised.value)
 
 
@@ -200,24 +189,6 @@ def test_nowhere_to_write_is_no_error(path, monkeypatch, tmp_path, trials):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     pyllama.Model(path, verify="trial").close()
     assert len(trials) == 1
-
-
-def test_a_kept_verdict_takes_less_than_a_millisecond(path):
-    """From memory and from the disk; the best of some, for busy machines."""
-    arguments = str(path), [str(path)]
-    trial.require(*arguments, vocab_only=False)
-    seconds = {"memory": [], "disk": []}
-    for _ in range(10):
-        for name, times in seconds.items():
-            if name == "disk":
-                forget()
-            since = time.perf_counter()
-            trial.require(*arguments, vocab_only=False)
-            times.append(time.perf_counter() - since)
-    assert {name: min(times) < 1e-3 for name, times in seconds.items()} == {
-        "memory": True,
-        "disk": True,
-    }
 
 
 def test_verify_takes_one_of_two_words(path):

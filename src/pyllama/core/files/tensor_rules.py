@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from pyllama.core.files.gguf import Header, TensorInfo
 from pyllama.core.files.tensor_types import TENSOR_TYPES
 from pyllama.errors import LoadError
@@ -11,9 +13,19 @@ from pyllama.errors import LoadError
 # The CPU calls a NULL pointer to multiply with these (ggml/src/ggml-cpu/ggml-cpu.c:215).
 NO_PRODUCT = frozenset({"q8_1", "q8_K", "i8", "i16", "i32", "i64", "f64"})
 # What is added or multiplied with, or read by the convolution and the scan (ggml-cpu/ops.cpp:9949,
-# :10032); and what is if it is one row.
-ADDED = (".bias", ".ssm_conv1d.weight", ".shortconv.conv.weight", ".ssm_a", ".ssm_d")
-ADDED_ROWS = ("norm.weight", "norm", "norm_exps.weight", "_scale.weight")
+# :10032), or by an operation of its own (ggml/src/ggml.c:4304, :5590, :6477); and what is if it is
+# one row.
+ADDED = (
+    *(".bias", "_norm.weight", ".shortconv.conv.weight", ".ssm_a", ".ssm_d", "_lerp_fused.weight"),
+    *(f".ssm_conv1d{part}.weight" for part in ("", "_q", "_k", "_v")),
+)
+ADDED_ROWS = (
+    *("norm.weight", "norm", "norm1.weight", "norm2.weight", "norm_2.weight", "norm_exps.weight"),
+    *("_scale.weight", "_base.weight", "_sinks.weight", "_res_score.weight", "gamma.weight"),
+    *("rope_freqs.weight", "_lerp_x.weight", "_lerp_k.weight", "_lerp_r.weight", "z_l_init"),
+    *(f".time_mix_{part}.weight" for part in ("a0", "w0", "v0", "decay", "ln")),
+    *(f".time_mix_{part}.weight" for part in ("k_k", "k_a", "r_k")),
+)
 TABLES = ("d2t", "tid2eid", "masked_embd_ordering")  # the few tensors that are integers
 
 # T5 adds these to its attention without a look whether they are there (src/models/t5.cpp:146).
@@ -27,8 +39,10 @@ POSITION_BIASES = {
 APART = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 ANY_QKV = ("attn_norm.weight", (("attn_qkv.weight",), APART))
 GATED = ("attn_qkv.weight", "attn_gate.weight")
+EXPERTS = ("ffn_up_exps.weight", "ffn_down_exps.weight")
 SHIFTED = ("ssm_conv1d.weight", (("ssm_conv1d.bias",),))
 NEEDS = {
+    "mimo2": ("ffn_gate_inp.weight", (EXPERTS,)),  # src/models/mimo2.cpp:213
     "phi3": ANY_QKV,  # src/models/phi3.cpp:46
     "pockettts": ANY_QKV,  # src/models/pockettts.cpp:32
     "qwen3next": ("ssm_conv1d.weight", (GATED, ("ssm_in.weight",))),  # src/models/qwen3next.cpp:86
@@ -39,6 +53,9 @@ NEEDS = {
     "nemotron_h": SHIFTED,
     "nemotron_h_moe": SHIFTED,
 }
+
+# What a layer of glm-dsa reads if it does not share it (src/models/glm-dsa.cpp:264).
+INDEXER = ("indexer.attn_q_b.weight", "indexer.attn_k.weight", "indexer.proj.weight")
 
 # The models that read no embedding_length_out, but set it themselves (src/models/deepseek4.cpp:53).
 OWN_WIDTH = ("deepseek4", "qwen4exp")
@@ -89,6 +106,32 @@ def _check_needs(headers: Sequence[Header]) -> None:
             raise LoadError(f"{headers[0].path}: tensor {name!r} is there without {wanted}")
 
 
+def _check_indexers(headers: Sequence[Header]) -> None:
+    """Refuse a layer of glm-dsa that chooses what to attend to, without what it chooses by."""
+    first = headers[0]
+    if first.architecture != "glm-dsa":
+        return
+    names = _names(headers)
+    n_layers = first.count("glm-dsa.block_count", 1) - first.count("glm-dsa.nextn_predict_layers")
+    for index in range(n_layers):
+        layer = f"blk.{index}."
+        gone = [layer + part for part in INDEXER if layer + part not in names]
+        if gone and f"{layer}attn_norm.weight" in names and _has_indexer(first, index):
+            what = f"tensor '{layer}attn_norm.weight' is there without {', '.join(gone)}"
+            raise LoadError(f"{first.path}: {what}")
+
+
+def _has_indexer(header: Header, index: int) -> bool:
+    """Whether a layer of glm-dsa has its own, as src/models/glm-dsa.cpp:59 has it."""
+    types = header.metadata.get("glm-dsa.attention.indexer.types")
+    if isinstance(types, np.ndarray):
+        return index < len(types) and bool(types[index])
+    if types is not None:
+        return bool(types)
+    shares = header.count("glm-dsa.context_length") >= 1 << 20
+    return not shares or index < 2 or index % 4 == 2
+
+
 def _check_window(headers: Sequence[Header]) -> None:
     """Refuse an afmoe without a window, which it takes for granted: src/models/afmoe.cpp:123."""
     first = headers[0]
@@ -118,6 +161,7 @@ TENSOR_RULES: tuple[Callable[[Sequence[Header]], None], ...] = (
     _check_types,
     _check_position_biases,
     _check_needs,
+    _check_indexers,
     _check_window,
     _check_width_out,
 )

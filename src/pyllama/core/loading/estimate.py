@@ -52,7 +52,8 @@ def estimate_memory(
     Notes
     -----
     A mapped model takes main memory only as far as it is in use, and shares it with the file
-    cache. `Context.memory_needs` says the same of a context that exists.
+    cache. `Context.memory_needs` says the same of a context that exists, and counts the whole of
+    what is mapped, also where the processor has a copy of its own of some weights.
 
     Calls: llama_init_from_model, pyllama_memory_uses, llama_free
     """

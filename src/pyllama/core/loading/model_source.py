@@ -15,6 +15,7 @@ from pyllama.core.enums import LazyMode, LoadMode
 from pyllama.core.files.gguf import Header, parse_header
 from pyllama.core.files.model_rules import check_rules
 from pyllama.core.library import ffi, lib
+from pyllama.core.loading import trial
 from pyllama.core.loading.model_file import read_model, read_parts
 from pyllama.errors import LoadError
 
@@ -52,12 +53,6 @@ class Source(ABC):
     def require_loadable(self, headers: Sequence[Header], params: Any) -> None:  # noqa: B027
         """Raise if the options do not fit this kind of source."""
 
-    def try_out(self, *, vocab_only: bool) -> None:
-        """Raise unless the model loads and computes in a process that may die of it."""
-        del vocab_only
-        message = f"verify='trial' needs a path that names the whole model, not {self.name}"
-        raise ValueError(message)
-
     @abstractmethod
     def load(self, params: Any, watch: Watch) -> Any:
         """Return what libllama makes of it: a ``llama_model *``, or NULL."""
@@ -84,14 +79,6 @@ class Files(Source):
         headers = read_model(self.name) if self._parts is None else read_parts(self._parts)
         self.files = [header.path for header in headers]
         return headers
-
-    def try_out(self, *, vocab_only: bool) -> None:
-        """Raise unless the model loads and computes in a process that may die of it."""
-        if self._parts is not None:
-            super().try_out(vocab_only=vocab_only)
-        from pyllama.core.loading import trial  # noqa: PLC0415 - not needed otherwise
-
-        trial.require(self.name, self.files, vocab_only=vocab_only)
 
     def load(self, params: Any, watch: Watch) -> Any:  # noqa: ARG002 - C calls it
         """Load the files."""
@@ -215,15 +202,11 @@ def checked(origin: Source, overrides: KvOverrides, params: Any, verify: str) ->
     TypeError, ValueError
         If an option does not fit the model.
     """
-    if verify not in ("check", "trial"):
-        message = f"verify must be 'check' or 'trial', not {verify!r:.80}"
-        raise ValueError(message)
     headers = overrides.apply(origin.read())
     params.kv_overrides = overrides.struct
     check_rules(headers)
     origin.require_loadable(headers, params)
-    if verify == "trial":
-        origin.try_out(vocab_only=bool(params.vocab_only))
+    trial.require(verify, origin.files, vocab_only=bool(params.vocab_only))
     return headers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from pyllama.core.deadline import Deadline
 from pyllama.core.enums import VocabType
 from pyllama.core.files.gguf import read_header
 from pyllama.core.library import ffi, lib
+from pyllama.core.loading import trial
 from pyllama.core.loading.watch import Watch, load
 from pyllama.core.media.bitmap import Bitmap
 from pyllama.core.media.chunk_decoder import decode_chunks
@@ -60,6 +61,10 @@ class Projector(Encoder):
         what it raises is raised here.
     timeout
         Seconds the load may take; None is any time. It is looked at after each tensor.
+    verify
+        "check": the file is held against what libllama assumes of it. "trial": the projector is
+        also loaded once, and computes, in a process that may die of it; the verdict is kept until
+        the file, or one of the model's, changes.
     **options
         See `ProjectorOptions`.
 
@@ -71,7 +76,7 @@ class Projector(Encoder):
         If the file is broken, is no projector, was made for another model, or libllama refuses
         it; ``.log`` holds libllama's words.
     TypeError, ValueError
-        If an option is unknown or out of range.
+        If an option is unknown or out of range, or the model of a trial was not given by its path.
     TimeoutError
         If the time was not enough.
     UnsupportedError
@@ -91,6 +96,7 @@ class Projector(Encoder):
         *,
         progress: Callable[[float], object] | None = None,
         timeout: float | None = None,
+        verify: Literal["check", "trial"] = "check",
         **options: Unpack[ProjectorOptions],
     ) -> None:
         if not isinstance(model, Model):
@@ -109,6 +115,7 @@ class Projector(Encoder):
         header = read_header(path)
         check_projector(header)
         check_image_tokens(header, params.image_min_tokens, params.image_max_tokens)
+        trial.require(verify, model._files, projector=os.fsdecode(path))
         backend.begin_computing()
 
         with model._call as model_pointer:  # until it knows its child: close() comes after
