@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+from codecs import utf_8_decode
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class TextStream:
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = stop_strings(stop)
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._bytes = b""  # the beginning of a character
         self._held = ""
         self.stopped_by: str | None = None
 
@@ -50,7 +50,9 @@ class TextStream:
         str
             The text that is now certain; often empty. After a stop string nothing more comes.
         """
-        text = self._decode(piece)
+        data = self._bytes + piece
+        text, used = utf_8_decode(data, "replace")
+        self._bytes = data[used:]
         return self._release(text) if self._stop else text
 
     def finish(self) -> str:
@@ -61,7 +63,7 @@ class TextStream:
         str
             The rest of the text.
         """
-        text = self._decode(b"", True)  # noqa: FBT003 - the signature of codecs
+        text, self._bytes = self._bytes.decode(errors="replace"), b""
         if not self._stop:
             return text
         text = self._release(text)
