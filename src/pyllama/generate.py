@@ -185,7 +185,7 @@ def tokens(
     A token is decoded when the next one is asked for.
     """
     report = _begin(context, report)
-    n_generated, spent = 0, 0.0
+    report.finish_reason, n_generated, spent = None, 0, 0.0
     try:
         deadline = Deadline.after(timeout)
         ids = _token_ids(context, prompt, deadline)
@@ -193,7 +193,6 @@ def tokens(
         functions("logits_processor", logits_processor)
         eog = frozenset() if flag("ignore_eog", ignore_eog) else context.model.vocab.eog_tokens
         clock = time.perf_counter
-
         begin = clock()
         held, report.n_reused = decode_prompt(context, ids, seq, deadline)
         report.n_prompt = len(ids)
@@ -205,7 +204,6 @@ def tokens(
         step = Batch([0], seq_id=seq, output="all")
         cell, position, run = step._token, step.pos, held.run
         n_past, n_ctx = len(ids), context.n_ctx_seq
-
         token = advance(None) if limit else 0
         while n_generated < limit:
             if token in eog:
