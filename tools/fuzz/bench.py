@@ -26,6 +26,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.index = 0  # of the input
         self._kept: dict[str, Any] = {}
 
     def keep(self, name: str, make: Callable[[], T]) -> T:

@@ -43,6 +43,11 @@ def _grown(folder: Path) -> dict[str, File]:
     return {path.stem: parse(path) for path in sorted((folder / "grown").glob("*.gguf"))}
 
 
+def model_seeds(folder: Path) -> dict[str, File]:
+    """Return all of both, by their names."""
+    return {**_written(folder), **_grown(folder)}
+
+
 def grow_seeds(folder: Path) -> int:
     """Make a seed of every architecture that grows, and return how many there are."""
     names = grow.architectures(Path(__file__).resolve().parents[2] / "vendor" / "llama.cpp")

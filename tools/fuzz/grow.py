@@ -85,15 +85,23 @@ LATENT: dict[str, tuple[int, Value]] = {
 }
 LATENT_DELTA = {**LATENT, **HALF_RECURRENT}
 ONE_SHIFT: dict[str, tuple[int, Value]] = {"token_shift_count": (U32, 1)}
-ROPE_8: dict[str, tuple[int, Value]] = {"rope.dimension_count": (U32, 8)}
+NOT_GROUPED: dict[str, tuple[int, Value]] = {"attention.head_count_kv": (U32, 2)}
+EXPERTS_NOT_GROUPED = {**EXPERTS, **NOT_GROUPED, "expert_gating_func": (U32, 2)}
+HALF_WITHOUT_FFN = {**HALF_RECURRENT, "feed_forward_length": (ARRAY, (I32, [0, 0]))}
 EXTRA: dict[str, dict[str, tuple[int, Value]]] = {
-    **dict.fromkeys(("phimoe", "arctic", "ernie4_5-moe", "hunyuan-moe", "minimax-m2"), EXPERTS),
+    **dict.fromkeys(("phimoe", "arctic", "ernie4_5-moe", "hunyuan-moe"), EXPERTS),
+    "minimax-m2": {**EXPERTS, "expert_gating_func": (U32, 2), "rope.dimension_count": (U32, 16)},
     **dict.fromkeys(("gpt-oss", "minimax-01", "minimax-m3", "smallthinker"), EXPERTS),
-    **dict.fromkeys(("lfm2", "lfm2moe", "jamba", "plamo2", "nemotron_h"), HALF_RECURRENT),
-    **dict.fromkeys(("nemotron_h_moe", "granitehybrid"), HALF_RECURRENT),
-    **dict.fromkeys(("deepseek2", "mistral4", "deepseek2-ocr", "minicpm3", "plm"), ROPE_8),
+    **dict.fromkeys(("lfm2", "lfm2moe", "jamba", "granitehybrid"), HALF_RECURRENT),
+    **dict.fromkeys(("nemotron_h", "nemotron_h_moe"), HALF_WITHOUT_FFN),
+    **dict.fromkeys(("olmoe", "dots1"), EXPERTS_NOT_GROUPED),
     **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe", "qwen4exp"), DELTA),
-    **dict.fromkeys(("deepseek32", "glm-dsa"), LATENT),
+    **dict.fromkeys(("deepseek2", "deepseek32", "glm-dsa", "mistral4"), LATENT),
+    "deepseek2-ocr": NOT_GROUPED,
+    "gemma-embedding": {"attention.sliding_window": (U32, 16), "block_count": (U32, 6)},
+    "minicpm3": {**NOT_GROUPED, "rope.dimension_count": (U32, 8)},
+    "minimax-01": {"full_attention_interval": (U32, 2)},
+    "plamo2": {**HALF_RECURRENT, "ssm.group_count": (U32, 0)},
     **dict.fromkeys(("kimi-linear", "kimi-k3", "bailingmoe3"), LATENT_DELTA),
     "glm5-next": {
         **LATENT_DELTA,

@@ -69,6 +69,11 @@ class File:
     tensors: list[Tensor]
     notes: list[str] = field(default_factory=list)
 
+    def copy(self) -> File:
+        """Return one that can be changed."""
+        tensors = [Tensor(t.name, list(t.shape), t.type, t.data) for t in self.tensors]
+        return File(list(self.pairs), tensors)
+
     def encode(self) -> tuple[bytearray, int]:
         """Return the bytes of the file, and how many of them are its header."""
         out = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(self.tensors), len(self.pairs)))
@@ -242,8 +247,7 @@ MUTATIONS: dict[Callable[[File, random.Random], str], int] = {
 
 def mutate(file: File, rng: random.Random) -> tuple[bytes, list[str]]:
     """Return the bytes of *file* with one to three changes, and what they are."""
-    copy = File(list(file.pairs), [Tensor(t.name, list(t.shape), t.type, t.data)
-                                   for t in file.tensors])  # fmt: skip
+    copy = file.copy()
     chosen = rng.choices([*MUTATIONS], [*MUTATIONS.values()], k=rng.choice((1, 1, 2, 3)))
     notes = [change(copy, rng) for change in chosen]
     data, header = copy.encode()

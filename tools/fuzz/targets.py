@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fuzz import calls, files, states, texts
+from fuzz import calls, files, states, sweep, texts
 from fuzz.bench import Target
 
 TARGETS: dict[str, Target] = {
     "model": Target(files.make_model, files.use_model),
+    "sweep": Target(sweep.make_next, files.use_model),
     "lora": Target(files.make_lora, files.use_lora),
     "mmproj": Target(files.make_projector, files.use_projector),
     "state": Target(states.make_container, states.use_container, megabytes=1024),

@@ -110,6 +110,7 @@ def work(target: Target, folder: Path, page: Page, seed: int, indices: range) ->
     for index in indices:
         os.ftruncate(2, 0)
         page.begin(index)
+        bench.index = index
         signal.alarm(SECONDS)
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         data, notes = target.make(bench, generator(seed, index))
