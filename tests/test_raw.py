@@ -185,15 +185,15 @@ def test_cpp_exception_arrives():
 
 def test_failed_assertion_arrives():
     """An assertion that fails on the calling thread says where, and the process goes on."""
-    with pytest.raises(LibraryAbortError, match=r"llama\.cpp:\d+"):
-        lib.llama_load_mode_name(99)
+    with pytest.raises(LibraryAbortError, match=r"ggml-backend-reg\.cpp:\d+"):
+        lib.ggml_backend_dev_get(lib.ggml_backend_dev_count())
 
 
 def test_call_after_a_failed_one_is_clean():
     """A caught failure leaves nothing behind that the next call would raise."""
     with pytest.raises(LibraryAbortError):
-        lib.llama_load_mode_name(99)
-    assert ffi.string(lib.llama_load_mode_name(enums.LoadMode.MMAP)) == b"mmap"
+        lib.ggml_backend_dev_get(lib.ggml_backend_dev_count())
+    assert lib.ggml_backend_dev_get(0) != ffi.NULL
 
 
 def test_absent_backend_is_named():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import random_model
+from fuzz import grow
 
 import pyllama
 from pyllama import Batch
@@ -119,3 +120,18 @@ def test_an_encoder_alone_gives_embeddings_and_no_logits(tmp_path):
             context.logits()
         with pytest.raises(UnsupportedError, match="no memory"):
             context.memory.clear()
+
+
+@pytest.mark.parametrize("arch", ["deepseek4", "qwen4exp"])
+def test_embeddings_of_a_model_whose_head_is_wider_are_refused(tmp_path, arch):
+    """libllama would read past them; everything else of the model works."""
+    assert grow.grow(tmp_path, arch)
+    with pyllama.Model(tmp_path / f"{arch}.gguf") as model:
+        with pytest.raises(UnsupportedError, match="cannot read the embeddings"):
+            model.context(n_ctx=64, n_threads=1, embeddings=True)
+        with model.context(n_ctx=64, n_threads=1) as context:
+            with pytest.raises(UnsupportedError, match="cannot read the embeddings"):
+                context.set_embeddings(True)
+            context.set_embeddings(False)
+            context.decode(Batch([1, 2, 3]))
+            assert np.isfinite(context.logits()).all()

@@ -17,6 +17,9 @@ LEARNED_POSITIONS = "position_embd.weight"
 # What these compute with is another model's hidden states, which no `Batch` holds for them, and for
 # some its context (llama-context.cpp:147). libllama would look for both behind NULL.
 DRAFTS = frozenset(["dflash", "eagle3", "gemma4-assistant"])
+# Their `n_embd_out` is the width of what their heads for multi-token prediction read, and libllama
+# takes it for that of the embeddings too: it would read on behind them (llama-context.cpp:1579).
+NO_EMBEDDINGS = frozenset(["deepseek4", "qwen4exp"])
 # Hybrid models whose multi-token-prediction head has a plain memory (llama-model.cpp:2661).
 DENSE_HEADS = frozenset(["bailingmoe3", "nemotron_h_moe", "qwen35", "qwen35moe", "qwen3next"])
 
@@ -48,6 +51,8 @@ def check_together(model: Model, params: Any, *, allocates: bool = True) -> None
             "layers, which is not offered here: take a smaller model of the same vocabulary instead"
         )
         raise UnsupportedError(message)
+    if params.embeddings:
+        require_embeddings(model)
     n_ctx = params.n_ctx or model.n_ctx_train
     if n_ctx == 0:
         message = "n_ctx=0 takes the trained context, but this model does not say one: give n_ctx"
@@ -75,6 +80,27 @@ def check_together(model: Model, params: Any, *, allocates: bool = True) -> None
     _check_cache_types(model, params)
     if allocates:
         _check_memory(model, params, max(n_ctx, 256 * params.n_seq_max))
+
+
+def require_embeddings(model: Model) -> None:
+    """Raise unless libllama can give the embeddings of this kind of model.
+
+    Parameters
+    ----------
+    model
+        The model of a context.
+
+    Raises
+    ------
+    UnsupportedError
+        If it cannot.
+    """
+    if model.architecture in NO_EMBEDDINGS:
+        message = (
+            f"libllama cannot read the embeddings of a {model.architecture} model; a hook on its "
+            "last norm sees them (Context.hooks)"
+        )
+        raise UnsupportedError(message)
 
 
 def _has_trunk(model: Model) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyllama.core.enums import GGMLType, PoolingType
 from pyllama.core.handle import Handle
 from pyllama.core.library import lib
+from pyllama.core.limits import require_embeddings
 from pyllama.core.memory_needs import MemoryNeeds, memory_needs
 from pyllama.core.params import MAX_THREADS, flag, whole
 from pyllama.core.threadpool import ThreadPool
@@ -162,9 +163,15 @@ class Settings(Handle):
         embeddings
             Whether to compute them.
 
+        Raises
+        ------
+        UnsupportedError
+            If libllama cannot, for this kind of model.
+
         Calls: llama_set_embeddings
         """
-        flag("embeddings", embeddings)
+        if flag("embeddings", embeddings):
+            require_embeddings(self.model)
         with self._call as pointer:
             lib.llama_set_embeddings(pointer, embeddings)
             self._embeddings, self._n_outputs = embeddings, 0

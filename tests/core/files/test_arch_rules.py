@@ -12,6 +12,7 @@ from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError
 
 U32, I32 = 4, 5  # enum gguf_type, ggml/include/gguf.h
+F16 = 1  # enum ggml_type, ggml/include/ggml.h
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,14 @@ CASES = {
     "sections wider than a head": ("qwen2vl", "rope.dimension_sections", ARRAY, (I32, [9, 9])),
     "a division by the heads": ("olmo2", "attention.head_count", U32, 0),
     "a division by the heads with keys": ("modern-bert", "attention.head_count_kv", U32, 0),
+    "a division by the groups of a norm": (
+        "wavtokenizer-dec", "attention.group_norm_groups", U32, 0,
+    ),
+    "a division by the groups of the output": (
+        "deepseek4", "attention.output_group_count", U32, 0,
+    ),
+    "a division by how often a layer attends": ("qwen35", "full_attention_interval", U32, 0),
+    "the same of another model": ("minimax-01", "full_attention_interval", U32, 0),
     "one encoder layer without keys": (
         "modern-bert", "attention.head_count_kv", ARRAY, (I32, [2, 0]),
     ),
@@ -64,7 +73,7 @@ def test_what_would_end_the_process_is_refused(grown, tmp_path, name):
     path.write_bytes(grown(arch).encode()[0])
     assert check_model(path)
     path.write_bytes(changed(grown(arch), f"{arch}.{short}", kind, value))
-    with pytest.raises(LoadError, match=f"{arch}\\.(rope|attention)"):
+    with pytest.raises(LoadError, match=f"{arch}\\.(rope|attention|full_attention)"):
         check_model(path)
 
 
@@ -112,6 +121,22 @@ def test_a_router_without_experts_is_refused(grown, tmp_path):
     path.write_bytes(File(file.pairs, [*file.tensors, router]).encode()[0])
     with pytest.raises(LoadError, match=r"ffn_gate_inp\.weight' is there without .*ffn_up_exps"):
         check_model(path)
+
+
+@pytest.mark.parametrize(("arch", "refused"), [("glm5-next", True), ("deepseek4", False)])
+def test_positions_that_are_added_must_be_f32(grown, tmp_path, arch, refused):
+    """Those that are read row by row may have another type."""
+    file = grown(arch).copy()
+    (tensor, *_) = (each for each in file.tensors if b"indexer_compressor_ape" in each.name)
+    tensor.type = F16
+    tensor.fit()
+    path = tmp_path / "model.gguf"
+    path.write_bytes(file.encode()[0])
+    if refused:
+        with pytest.raises(LoadError, match="adds or multiplies only as f32"):
+            check_model(path)
+    else:
+        assert check_model(path)
 
 
 def test_an_afmoe_without_a_window_is_refused(grown, tmp_path):

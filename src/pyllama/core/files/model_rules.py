@@ -35,6 +35,13 @@ M_ROPE = frozenset(
 # (src/models/qwen35moe.cpp:57, qwen4exp.cpp:198) before they look whether it is 0.
 NEED_HEADS = ("olmo2", "phimoe")
 NEED_EXPERTS = ("qwen35moe", "qwen4exp")
+# And these by a key of their own (src/models/deepseek4.cpp:122, qwen35.cpp:21, minimax-01.cpp:16,
+# ggml/src/ggml-cpu/ops.cpp:4413).
+NEED = {
+    "attention.group_norm_groups": ("wavtokenizer-dec",),
+    "attention.output_group_count": ("deepseek4",),
+    "full_attention_interval": ("minimax-01", "qwen35", "qwen35moe", "qwen3next"),
+}
 ENCODERS = ("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe",
             "jina-bert-v2", "jina-bert-v3")  # fmt: skip
 
@@ -96,8 +103,12 @@ def _check_experts(headers: Sequence[Header]) -> None:
 
 
 def _check_divisors(headers: Sequence[Header]) -> None:
-    """Refuse the zeros that some models divide by while they load."""
+    """Refuse the zeros that some models divide by."""
     first, arch = headers[0], headers[0].architecture
+    for part, needing in NEED.items():
+        key = f"{arch}.{part}"
+        if arch in needing and key in first.metadata and first.count(key) == 0:
+            raise LoadError(f"{first.path}: {key} is 0, and this model divides by it")
     key = f"{arch}.attention.head_count"
     if arch in NEED_HEADS and _first(first, key) == 0:
         raise LoadError(f"{first.path}: {key} is 0, and this model divides by it")

@@ -26,6 +26,7 @@ ADDED_ROWS = (
     *(f".time_mix_{part}.weight" for part in ("a0", "w0", "v0", "decay", "ln")),
     *(f".time_mix_{part}.weight" for part in ("k_k", "k_a", "r_k")),
 )
+ADDED_BY = {"glm5-next": (".indexer_compressor_ape.weight",)}  # which others read row by row
 TABLES = ("d2t", "tid2eid", "masked_embd_ordering")  # the few tensors that are integers
 
 # T5 adds these to its attention without a look whether they are there (src/models/t5.cpp:146).
@@ -63,12 +64,13 @@ WIDENING = ("dense_", "nextn.")  # what the tensors are called that make embeddi
 
 
 def _check_types(headers: Sequence[Header]) -> None:
+    added = ADDED_BY.get(headers[0].architecture, ())
     for header in headers:
         for tensor in header.tensors:
             kind = TENSOR_TYPES[tensor.type].name
             if kind in NO_PRODUCT and not any(name in tensor.name for name in TABLES):
                 what = "no weights can be multiplied with"
-            elif kind != "f32" and _is_added(tensor):
+            elif kind != "f32" and (_is_added(tensor) or tensor.name.endswith(added)):
                 what = "libllama adds or multiplies only as f32"  # ggml-cpu/binary-ops.cpp:135
             else:
                 continue
