@@ -36,12 +36,18 @@ M_ROPE = frozenset(
 NEED_HEADS = ("olmo2", "phimoe")
 NEED_EXPERTS = ("qwen35moe", "qwen4exp")
 # And these by a key of their own (src/models/deepseek4.cpp:122, qwen35.cpp:21, minimax-01.cpp:16,
+# mamba2.cpp:78, mamba-base.cpp:178, qwen3next.cpp:340, rwkv6.cpp:67, rwkv7-base.cpp:42,
 # ggml/src/ggml-cpu/ops.cpp:4413).
 NEED = {
     "attention.group_norm_groups": ("wavtokenizer-dec",),
     "attention.output_group_count": ("deepseek4",),
     "full_attention_interval": ("minimax-01", "qwen35", "qwen35moe", "qwen3next"),
-}
+    "ssm.group_count": (
+        "falcon-h1", "granitehybrid", "mamba2", "nemotron_h", "nemotron_h_moe", "plamo2",
+        "qwen35", "qwen35moe", "qwen3next",
+    ),
+    "wkv.head_size": ("arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"),
+}  # fmt: skip
 ENCODERS = ("bert", "modern-bert", "neo-bert", "eurobert", "nomic-bert", "nomic-bert-moe",
             "jina-bert-v2", "jina-bert-v3")  # fmt: skip
 
