@@ -313,7 +313,7 @@ class Handle:
         """
         self._record.views += 1
         lent = ffi.gc(memory, self._take_back)
-        view = np.frombuffer(ffi.buffer(lent, 4 * math.prod(shape)), np.float32).reshape(shape)
+        view = np.ndarray(shape, np.float32, ffi.buffer(lent, 4 * math.prod(shape)))
         view.flags.writeable = False
         return view
 
