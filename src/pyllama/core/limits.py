@@ -104,7 +104,7 @@ def require_embeddings(model: Model) -> None:
 
 
 def _has_trunk(model: Model) -> bool:
-    return any(name.startswith("blk.0.") for name in model._tensors)
+    return model.n_layer > 0 and any(name.startswith("blk.0.") for name in model._tensors)
 
 
 def head_sizes(model: Model) -> tuple[int, int]:

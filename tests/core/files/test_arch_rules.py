@@ -8,8 +8,9 @@ import pytest
 from fuzz import grow
 from fuzz.mutate import ARRAY, File, Tensor, Value, parse
 
+import pyllama
 from pyllama.core.loading.model_file import check_model
-from pyllama.errors import LoadError
+from pyllama.errors import LoadError, UnsupportedError
 
 U32, I32 = 4, 5  # enum gguf_type, ggml/include/gguf.h
 F16 = 1  # enum ggml_type, ggml/include/ggml.h
@@ -49,6 +50,7 @@ CASES = {
     ),
     "sections below 0": ("qwen2vl", "rope.dimension_sections", ARRAY, (I32, [1, -1, 0, 0])),
     "sections wider than a head": ("qwen2vl", "rope.dimension_sections", ARRAY, (I32, [9, 9])),
+    "one section for all that is too wide": ("paddleocr", "rope.dimension_sections", I32, 8),
     "a division by the heads": ("olmo2", "attention.head_count", U32, 0),
     "a division by the heads with keys": ("modern-bert", "attention.head_count_kv", U32, 0),
     "a division by the groups of a norm": (
@@ -100,6 +102,18 @@ def test_a_layer_without_what_it_computes_with_is_refused(grown, tmp_path, arch,
         check_model(path)
 
 
+@pytest.mark.parametrize("windows", [[0, 0], [1, 0], [1, 1], [0]])
+def test_a_layer_without_a_window_needs_its_indexer(grown, tmp_path, windows):
+    """Of the two layers that grew the first has one, and no window."""
+    path = tmp_path / "model.gguf"
+    key = "dots3note.attention.sliding_window_pattern"
+    path.write_bytes(changed(grown("dots3note"), key, ARRAY, (I32, [0, 1])))
+    assert check_model(path)
+    path.write_bytes(changed(grown("dots3note"), key, ARRAY, (I32, windows)))
+    with pytest.raises(LoadError, match=r"without (blk\.1\.indexer|a window)"):
+        check_model(path)
+
+
 @pytest.mark.parametrize("value", [(ARRAY, (I32, [1, 0])), (U32, 1), (U32, 0)])
 def test_a_layer_that_shares_its_indexer_needs_none(grown, tmp_path, value):
     """Which layers have one, the file says."""
@@ -139,6 +153,16 @@ def test_positions_that_are_added_must_be_f32(grown, tmp_path, arch, refused):
             check_model(path)
     else:
         assert check_model(path)
+
+
+def test_a_model_of_heads_alone_makes_no_plain_context(grown, tmp_path):
+    """Where all layers predict further tokens, libllama divides by the number of the others."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(changed(grown("deepseek32"), "deepseek32.nextn_predict_layers", U32, 2))
+    with pyllama.Model(path) as model:
+        assert (model.n_layer, model.n_layer_nextn) == (0, 2)
+        with pytest.raises(UnsupportedError, match="without its model"):
+            model.context(n_ctx=64)
 
 
 def test_an_afmoe_without_a_window_is_refused(grown, tmp_path):

@@ -43,8 +43,8 @@ NEED = {
     "attention.output_group_count": ("deepseek4",),
     "full_attention_interval": ("minimax-01", "qwen35", "qwen35moe", "qwen3next"),
     "ssm.group_count": (
-        "falcon-h1", "granitehybrid", "mamba2", "nemotron_h", "nemotron_h_moe", "plamo2",
-        "qwen35", "qwen35moe", "qwen3next",
+        "falcon-h1", "granitehybrid", "mamba2", "nemotron_h", "nemotron_h_moe", "qwen35",
+        "qwen35moe", "qwen3next",
     ),
     "wkv.head_size": ("arwkv7", "rwkv6", "rwkv6qwen2", "rwkv7"),
 }  # fmt: skip
@@ -165,7 +165,9 @@ def _check_rope_sections(headers: Sequence[Header]) -> None:
     value = first.metadata.get(key)
     if not first.tensors or (value is None and arch not in M_ROPE):
         return
-    shares = np.atleast_1d(np.asarray(value if isinstance(value, (int, np.ndarray)) else 0))[:4]
+    if isinstance(value, int):
+        value = np.full(4, value)  # a number alone is that of each (src/llama-model-loader.cpp:491)
+    shares = value[:4] if isinstance(value, np.ndarray) else np.zeros(1, int)
     total, head = sum(shares.tolist()), _head(first)
     if shares.min(initial=0) < 0 or total > head or (arch in M_ROPE and not shares[:3].any()):
         raise LoadError(

@@ -55,7 +55,7 @@ NEEDS = {
     "nemotron_h_moe": SHIFTED,
 }
 
-# What a layer of glm-dsa reads if it does not share it (src/models/glm-dsa.cpp:264).
+# What a layer reads that chooses what it attends to by itself (src/models/glm-dsa.cpp:264).
 INDEXER = ("indexer.attn_q_b.weight", "indexer.attn_k.weight", "indexer.proj.weight")
 
 # The models that read no embedding_length_out, but set it themselves (src/models/deepseek4.cpp:53).
@@ -109,22 +109,28 @@ def _check_needs(headers: Sequence[Header]) -> None:
 
 
 def _check_indexers(headers: Sequence[Header]) -> None:
-    """Refuse a layer of glm-dsa that chooses what to attend to, without what it chooses by."""
-    first = headers[0]
-    if first.architecture != "glm-dsa":
+    """Refuse a layer that chooses what to attend to, without what it chooses by."""
+    first, arch = headers[0], headers[0].architecture
+    if arch not in ("glm-dsa", "dots3note"):
         return
     names = _names(headers)
-    n_layers = first.count("glm-dsa.block_count", 1) - first.count("glm-dsa.nextn_predict_layers")
+    n_layers = first.count(f"{arch}.block_count", 1) - first.count(f"{arch}.nextn_predict_layers")
     for index in range(n_layers):
         layer = f"blk.{index}."
         gone = [layer + part for part in INDEXER if layer + part not in names]
         if gone and f"{layer}attn_norm.weight" in names and _has_indexer(first, index):
             what = f"tensor '{layer}attn_norm.weight' is there without {', '.join(gone)}"
             raise LoadError(f"{first.path}: {what}")
+    if arch == "dots3note" and names and not any(_has_indexer(first, i) for i in range(n_layers)):
+        # The mask of such layers has no memory then (ggml/src/ggml-backend.cpp:205).
+        raise LoadError(f"{first.path}: no layer of this dots3note is without a window")
 
 
 def _has_indexer(header: Header, index: int) -> bool:
-    """Whether a layer of glm-dsa has its own, as src/models/glm-dsa.cpp:59 has it."""
+    """Whether a layer reads one of its own: src/models/glm-dsa.cpp:59, dots3note.cpp:184."""
+    if header.architecture == "dots3note":
+        windows = header.metadata.get("dots3note.attention.sliding_window_pattern")
+        return not (isinstance(windows, np.ndarray) and windows[index : index + 1].any())
     types = header.metadata.get("glm-dsa.attention.indexer.types")
     if isinstance(types, np.ndarray):
         return index < len(types) and bool(types[index])
