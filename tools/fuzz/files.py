@@ -15,6 +15,7 @@ from fuzz.mutate import File, mutate, parse
 from pyllama import Batch, Bitmap, Projector
 from pyllama.errors import TokenizeError, UnsupportedError
 
+SOURCE = Path(__file__).resolve().parents[2] / "vendor" / "llama.cpp"
 TEXTS = ("Hello world", "", " 3.14\n\n", "\u4e2d\u6587 \u00e9\u0300\U0001f600", "<s>a</s>[CLS]")
 GROWN_SHARE = 0.5  # of the mutants, if there are grown seeds
 
@@ -50,8 +51,7 @@ def model_seeds(folder: Path) -> dict[str, File]:
 
 def grow_seeds(folder: Path) -> int:
     """Make a seed of every architecture that grows, and return how many there are."""
-    names = grow.architectures(Path(__file__).resolve().parents[2] / "vendor" / "llama.cpp")
-    return len(grow.grow_all(folder / "grown", names))
+    return len(grow.grow_all(folder / "grown", grow.architectures(SOURCE)))
 
 
 def use_model(bench: Bench, data: bytes) -> str:

@@ -157,6 +157,18 @@ def architectures(source: Path) -> list[str]:
     return re.findall(r'LLM_ARCH_\w+, *"([\w.-]+)"', text)
 
 
+def keys(source: Path) -> list[str]:
+    """Return the keys, without the architecture before them, that libllama knows.
+
+    Parameters
+    ----------
+    source
+        The folder of llama.cpp.
+    """
+    text = (source / "src" / "llama-arch.cpp").read_text()
+    return re.findall(r'"%s\.([\w.-]+)"', text)
+
+
 def grow_all(folder: Path, names: list[str]) -> list[str]:
     """Grow each in a process of its own, for half-grown ones may end it; return what came out."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,14 @@ class File:
     tensors: list[Tensor]
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def architecture(self) -> str:
+        """What `general.architecture` says, or nothing."""
+        for key, kind, value in self.pairs:
+            if key == b"general.architecture" and kind == STRING:
+                return bytes(value).decode("utf-8", "replace")
+        return ""
+
     def copy(self) -> File:
         """Return one that can be changed."""
         tensors = [Tensor(t.name, list(t.shape), t.type, t.data) for t in self.tensors]
@@ -191,9 +199,8 @@ def change_array(file: File, rng: random.Random) -> str:
 
 def add_key(file: File, rng: random.Random) -> str:
     """Set a key that the seed may not have."""
-    arch = next((v for k, t, v in file.pairs if k == b"general.architecture" and t == STRING), b"")
     if rng.random() < 0.6:
-        key = arch + b"." + rng.choice(KEYS).encode()
+        key = f"{file.architecture}.{rng.choice(KEYS)}".encode()
     else:
         key = b"tokenizer.ggml." + rng.choice(TOKENIZER_KEYS).encode()
     kind = rng.choice((4, 4, 4, 6, 6, 7, 7, STRING, ARRAY))

@@ -56,6 +56,9 @@ CASES = {
     "a division by the groups of a norm": (
         "wavtokenizer-dec", "attention.group_norm_groups", U32, 0,
     ),
+    "more groups of a norm than channels": (
+        "wavtokenizer-dec", "attention.group_norm_groups", U32, 33,
+    ),
     "a division by the groups of the output": (
         "deepseek4", "attention.output_group_count", U32, 0,
     ),

@@ -36,10 +36,8 @@ M_ROPE = frozenset(
 NEED_HEADS = ("olmo2", "phimoe")
 NEED_EXPERTS = ("qwen35moe", "qwen4exp")
 # And these by a key of their own (src/models/deepseek4.cpp:122, qwen35.cpp:21, minimax-01.cpp:16,
-# mamba2.cpp:78, mamba-base.cpp:178, qwen3next.cpp:340, rwkv6.cpp:67, rwkv7-base.cpp:42,
-# ggml/src/ggml-cpu/ops.cpp:4413).
+# mamba2.cpp:78, mamba-base.cpp:178, qwen3next.cpp:340, rwkv6.cpp:67, rwkv7-base.cpp:42).
 NEED = {
-    "attention.group_norm_groups": ("wavtokenizer-dec",),
     "attention.output_group_count": ("deepseek4",),
     "full_attention_interval": ("minimax-01", "qwen35", "qwen35moe", "qwen3next"),
     "ssm.group_count": (
@@ -122,6 +120,15 @@ def _check_divisors(headers: Sequence[Header]) -> None:
     wide = _first(first, f"{arch}.expert_feed_forward_length")
     if arch in NEED_EXPERTS and not wide and _first(first, key) == 0:
         raise LoadError(f"{first.path}: {key} is 0, and this model divides by it")
+
+
+def _check_norm_groups(headers: Sequence[Header]) -> None:
+    """Refuse no groups or more than channels: ops.cpp:4413 divides by them and visits each."""
+    first, arch = headers[0], headers[0].architecture
+    key = f"{arch}.attention.group_norm_groups"
+    n, n_channels = first.count(key, 1), first.count(f"{arch}.posnet.embedding_length", 1)
+    if arch == "wavtokenizer-dec" and not 0 < n <= n_channels:
+        raise LoadError(f"{first.path}: {key} is {n}, not from 1 to {n_channels} channels")
 
 
 def _check_kv_heads(headers: Sequence[Header]) -> None:
@@ -230,6 +237,7 @@ RULES: tuple[Callable[[Sequence[Header]], None], ...] = (
     _check_block_count,
     _check_experts,
     _check_divisors,
+    _check_norm_groups,
     _check_kv_heads,
     _check_rope_dimensions,
     _check_rope_sections,
