@@ -78,6 +78,10 @@ def _check_block_count(headers: Sequence[Header]) -> None:
         if not 0 <= n <= n_blocks:  # src/llama-model.cpp:1330, :1354
             what = f"{first.architecture}.{part} is {n}, not from 0 to {key} ({n_blocks})"
             raise LoadError(f"{first.path}: {what}")
+    key = f"{first.architecture}.leading_dense_block_count"
+    n = first.count(key)
+    if n >= 2**31:  # negative for the loader, but not for the graph (src/models/kimi-k3.cpp:139)
+        raise LoadError(f"{first.path}: {key} is {n}, more than 2^31 - 1")
 
 
 def _check_experts(headers: Sequence[Header]) -> None:
