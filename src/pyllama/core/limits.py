@@ -51,6 +51,11 @@ def check_together(model: Model, params: Any, *, allocates: bool = True) -> None
             "layers, which is not offered here: take a smaller model of the same vocabulary instead"
         )
         raise UnsupportedError(message)
+    if model.architecture == "llama4" and not model.n_swa:
+        message = (  # MobileLLM: an assertion at each decode (llama-graph.cpp:161)
+            "this version of libllama cannot compute a llama4 model without a sliding window"
+        )
+        raise UnsupportedError(message)
     if params.embeddings:
         require_embeddings(model)
     n_ctx = params.n_ctx or model.n_ctx_train

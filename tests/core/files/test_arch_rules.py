@@ -12,7 +12,7 @@ import pyllama
 from pyllama.core.loading.model_file import check_model
 from pyllama.errors import LoadError, UnsupportedError
 
-U32, I32 = 4, 5  # enum gguf_type, ggml/include/gguf.h
+U32, I32, F32 = 4, 5, 6  # enum gguf_type, ggml/include/gguf.h
 F16 = 1  # enum ggml_type, ggml/include/ggml.h
 
 
@@ -66,6 +66,7 @@ CASES = {
     "the same of another model": ("minimax-01", "full_attention_interval", U32, 0),
     "a division by the groups of a scan": ("mamba2", "ssm.group_count", U32, 0),
     "more dense layers than an int counts": ("kimi-k3", "leading_dense_block_count", U32, 2**31),
+    "a scale that begins nowhere": ("mistral4", "attention.temperature_scale", F32, 0.1),
     "a division by the size of a head": ("rwkv6", "wkv.head_size", U32, 0),
     "one encoder layer without keys": (
         "modern-bert", "attention.head_count_kv", ARRAY, (I32, [2, 0]),
@@ -114,11 +115,11 @@ def test_a_layer_without_a_window_needs_its_indexer(grown, tmp_path, windows):
     path.write_bytes(changed(grown("dots3note"), key, ARRAY, (I32, [0, 1])))
     assert check_model(path)
     path.write_bytes(changed(grown("dots3note"), key, ARRAY, (I32, windows)))
-    with pytest.raises(LoadError, match=r"without (blk\.1\.indexer|a window)"):
+    with pytest.raises(LoadError, match=r"without blk\.1\.indexer|no layer .* chooses"):
         check_model(path)
 
 
-@pytest.mark.parametrize("value", [(ARRAY, (I32, [1, 0])), (U32, 1), (U32, 0)])
+@pytest.mark.parametrize("value", [(ARRAY, (I32, [1, 0])), (U32, 1)])
 def test_a_layer_that_shares_its_indexer_needs_none(grown, tmp_path, value):
     """Which layers have one, the file says."""
     path, file = tmp_path / "model.gguf", grown("glm-dsa")
@@ -166,6 +167,24 @@ def test_a_model_of_heads_alone_makes_no_plain_context(grown, tmp_path):
     with pyllama.Model(path) as model:
         assert (model.n_layer, model.n_layer_nextn) == (0, 2)
         with pytest.raises(UnsupportedError, match="without its model"):
+            model.context(n_ctx=64)
+
+
+def test_a_glm_dsa_whose_layers_all_share_is_refused(grown, tmp_path):
+    """There is no indexer that they could share, and libllama divides by the size of its memory."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(changed(grown("glm-dsa"), "glm-dsa.attention.indexer.types", U32, 0))
+    with pytest.raises(LoadError, match="no layer of this glm-dsa chooses"):
+        check_model(path)
+
+
+def test_a_llama4_without_a_window_makes_no_context(grown, tmp_path):
+    """libllama asserts at each decode of it; what one has of its vocabulary stays."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(changed(grown("llama4"), "llama4.attention.sliding_window", U32, 0))
+    with pyllama.Model(path) as model:
+        assert len(model.vocab.tokenize("a text"))
+        with pytest.raises(UnsupportedError, match="without a sliding window"):
             model.context(n_ctx=64)
 
 

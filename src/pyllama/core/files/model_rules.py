@@ -135,6 +135,14 @@ def _check_norm_groups(headers: Sequence[Header]) -> None:
         raise LoadError(f"{first.path}: {key} is {n}, not from 1 to {n_channels} channels")
 
 
+def _check_temperature(headers: Sequence[Header]) -> None:
+    """Refuse a scale of attention that begins nowhere: src/llama-graph.cpp:162 asserts it."""
+    first, arch = headers[0], headers[0].architecture
+    scale, length = f"{arch}.attention.temperature_scale", f"{arch}.attention.temperature_length"
+    if arch in ("deepseek2", "mistral4") and first.metadata.get(scale) and not first.count(length):
+        raise LoadError(f"{first.path}: {scale} is set, but {length} is missing or 0")
+
+
 def _check_kv_heads(headers: Sequence[Header]) -> None:
     """Refuse heads without keys: ggml/src/ggml.c:1595 divides by their number."""
     first, arch = headers[0], headers[0].architecture
@@ -242,6 +250,7 @@ RULES: tuple[Callable[[Sequence[Header]], None], ...] = (
     _check_experts,
     _check_divisors,
     _check_norm_groups,
+    _check_temperature,
     _check_kv_heads,
     _check_rope_dimensions,
     _check_rope_sections,

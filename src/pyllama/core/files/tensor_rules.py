@@ -121,9 +121,11 @@ def _check_indexers(headers: Sequence[Header]) -> None:
         if gone and f"{layer}attn_norm.weight" in names and _has_indexer(first, index):
             what = f"tensor '{layer}attn_norm.weight' is there without {', '.join(gone)}"
             raise LoadError(f"{first.path}: {what}")
-    if arch == "dots3note" and names and not any(_has_indexer(first, i) for i in range(n_layers)):
-        # The mask of such layers has no memory then (ggml/src/ggml-backend.cpp:205).
-        raise LoadError(f"{first.path}: no layer of this dots3note is without a window")
+    own = [_has_indexer(first, index) for index in range(n_layers)]
+    if names and own and not any(own):
+        # The memory of what such layers choose by is empty then: libllama divides by its size for
+        # glm-dsa, and finds no mask for dots3note (ggml/src/ggml-backend.cpp:205).
+        raise LoadError(f"{first.path}: no layer of this {arch} chooses what it attends to")
 
 
 def _has_indexer(header: Header, index: int) -> bool:
