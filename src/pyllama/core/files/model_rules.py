@@ -139,7 +139,9 @@ def _check_temperature(headers: Sequence[Header]) -> None:
     """Refuse a scale of attention that begins nowhere: src/llama-graph.cpp:162 asserts it."""
     first, arch = headers[0], headers[0].architecture
     scale, length = f"{arch}.attention.temperature_scale", f"{arch}.attention.temperature_length"
-    if arch in ("deepseek2", "mistral4") and first.metadata.get(scale) and not first.count(length):
+    value = first.metadata.get(scale)
+    scaled = isinstance(value, float) and value != 0
+    if arch in ("deepseek2", "mistral4") and scaled and not first.count(length):
         raise LoadError(f"{first.path}: {scale} is set, but {length} is missing or 0")
 
 
